@@ -1,0 +1,39 @@
+// Where memory and order live. Work on a device is enqueued; the host may read a tensor of the
+// device only after wait(). On the CPU device everything is done when the call returns. CUDA joins
+// behind the same interface. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <string>
+
+#include "core/base/tensor.h"
+
+namespace glm {
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string name() const = 0;
+  virtual bool is_host() const = 0;
+
+  // Memory for the life of the device; start-up only. Zeroed, 64-byte aligned (2 MiB when large).
+  // Throws Error(kResources) with the size when there is no room.
+  virtual Tensor allocate(DType dtype, std::initializer_list<int64_t> dims) = 0;
+  virtual int64_t allocated_bytes() const = 0;
+
+  // Copies bytes between tensors of the same size, host or device, in stream order.
+  virtual void copy(Tensor dst, Tensor src) = 0;
+  // Returns when everything enqueued is done. Throws on asynchronous errors and on a missed
+  // deadline.
+  virtual void wait() = 0;
+  // Runs `record` once and replays its work for the same key later (CUDA graph); a plain call on
+  // the CPU.
+  virtual void replay(uint64_t key, const std::function<void()>& record) = 0;
+};
+
+std::unique_ptr<Device> make_cpu_device();
+
+}  // namespace glm

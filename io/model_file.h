@@ -1,0 +1,132 @@
+// The HDF5 model file (docs/file_format.md): written once by the converter, opened and judged by
+// one rank, read by byte ranges on all ranks. Only io/ sees the HDF5 library; readers of weights
+// use plain pread. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/dtype.h"
+
+namespace glm {
+
+// Text that travels with the weights, byte for byte; an absent one is empty.
+struct ModelTexts {
+  std::string config;             // config.json
+  std::string generation_config;  // generation_config.json
+  std::string tokenizer;          // tokenizer.json
+  std::string tokenizer_config;   // tokenizer_config.json
+  std::string chat_template;  // chat_template.jinja, or the chat_template of tokenizer_config.json
+};
+
+// One row of /index.
+struct TensorEntry {
+  std::string name;
+  DType dtype = DType::kF32;
+  Packing packing = Packing::kRows;
+  std::vector<int64_t> dims;  // [n] | [rows, cols] | [n_experts, rows, cols]
+  int64_t values_offset = 0;  // absolute, in bytes
+  int64_t values_bytes = 0;
+  int64_t scales_offset = 0;  // quantised only
+  int64_t scales_bytes = 0;
+  int64_t first_block =
+      0;  // index into ModelIndex::checksums of the value plane; the scale plane's blocks follow
+};
+
+// All that is known of a model file without its weights. Broadcast to all ranks as bytes.
+struct ModelIndex {
+  std::string path;
+  int64_t file_bytes = 0;
+  std::string architecture;  // family name: "glm4_moe", ...
+  std::string converter_version;
+  std::string source_fingerprint;
+  ModelTexts texts;
+  int64_t block_bytes = int64_t{1} << 20;
+  std::vector<TensorEntry> entries;
+  std::vector<uint32_t> checksums;  // crc32c of each block of each plane
+
+  const TensorEntry* find(std::string_view name) const;
+  std::string serialized() const;
+  // Throws Error(kRuntime) when the bytes are not what serialized() wrote.
+  static ModelIndex deserialized(std::string_view bytes);
+};
+
+// Opens, checks and closes the file: superblock, format version, complete flag, index checksum,
+// layout limits (no links, filters, external or virtual storage; extents inside the file and
+// disjoint), sizes that follow from dims and dtype. Throws Error(kUsage) when the path does not
+// exist, Error(kModelFile) with path, dataset and reason otherwise.
+ModelIndex read_model_index(const std::filesystem::path& path);
+
+// Byte ranges of the planes of one file, verified block by block against the checksums. One per
+// rank.
+class WeightReader {
+ public:
+  // Throws Error(kModelFile) when the file cannot be opened or is not the one the index describes
+  // (size).
+  WeightReader(const ModelIndex& index, bool verify);
+  ~WeightReader();
+  WeightReader(const WeightReader&) = delete;
+  WeightReader& operator=(const WeightReader&) = delete;
+
+  enum class Plane { kValues, kScales };
+  struct Range {
+    int64_t offset;  // within the plane
+    int64_t bytes;
+    void* destination;
+  };
+  // Ranges ascending and disjoint. Reads each block once per call; throws Error(kModelFile) naming
+  // dataset and block on a wrong checksum or a short read.
+  void read(const TensorEntry& entry, Plane plane, std::span<const Range> ranges);
+
+  int64_t bytes_read() const { return bytes_read_; }
+
+ private:
+  const ModelIndex& index_;
+  bool verify_;
+  int fd_ = -1;
+  int64_t bytes_read_ = 0;
+  std::vector<char> block_;
+};
+
+// Writes OUT.h5.partial, then renames. The destructor without finish() removes what was written.
+class ModelWriter {
+ public:
+  struct TensorShape {
+    std::string name;
+    DType dtype;
+    Packing packing;
+    std::vector<int64_t> dims;
+  };
+  // All tensors are announced first, so that offsets are known and the index is complete. Throws
+  // Error(kUsage) when the output path is not writable, Error(kResources) when the disk is full.
+  ModelWriter(const std::filesystem::path& path,
+              const std::string& architecture,
+              const ModelTexts& texts,
+              const std::string& source_fingerprint,
+              const std::vector<TensorShape>& tensors);
+  ~ModelWriter();
+  ModelWriter(const ModelWriter&) = delete;
+  ModelWriter& operator=(const ModelWriter&) = delete;
+
+  // Bytes of a plane at `offset` within it. Checksums are updated; each plane must be written once,
+  // in ascending order.
+  void write(const std::string& name,
+             WeightReader::Plane plane,
+             int64_t offset,
+             const void* data,
+             int64_t bytes);
+  // Writes index and complete flag, fsyncs, renames.
+  void finish();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace glm
