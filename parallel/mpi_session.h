@@ -1,0 +1,60 @@
+// MPI from start to end: initialisation (yield when ranks exceed cores, checked launch), the world
+// communicator, node facts, heartbeats, and the one way in which an error ends the job. Only
+// parallel/mpi_*.cpp see the MPI library. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/communicator.h"
+
+namespace glm {
+
+class MpiSession {
+ public:
+  // Before MPI_Init: sets Open MPI's yield when ranks exceed cores, refuses a Slurm step of several
+  // tasks that would become several worlds of one rank (Error kUsage). program: "glm_infer", for
+  // the error line.
+  MpiSession(int* argc, char*** argv, const std::string& program);
+  // Finalizes MPI (never after an error: run() leaves by abort).
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  // Options are known only after MPI_Init: deadline, context and trace of all communicators made
+  // from now on.
+  void configure(const CommOptions& options);
+
+  Communicator& world();
+  int node_rank() const;  // among the ranks of this host
+  int node_size() const;
+  std::string host() const;
+  std::string library_version() const;  // "Open MPI v4.1.4"
+
+  // Runs body and returns its exit code. An exception becomes ONE line "glm_<program>: error: ..."
+  // on stderr per job, with rank and host, and MPI_Abort with the error's exit code on every rank.
+  // If the error is the same on all ranks (options), throw it on rank 0 only or through agree().
+  int run(const std::function<int()>& body);
+
+  // Runs `judge` on rank 0 only and shares the verdict: on success returns everywhere; on an Error
+  // all ranks leave by the same exit code with a single line. Collective.
+  void on_root(const std::function<void()>& judge);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Cores this rank may use: the node's allowed cores (those of the launcher when mpirun has bound us
+// to one) divided by the ranks of the node.
+struct CpuShare {
+  std::vector<int> cores;
+  bool widened = false;  // the mask of the process was narrower
+};
+CpuShare cpu_share(int node_rank, int node_size);
+// Sets the process mask to `cores` (before threads start).
+void bind_process(const std::vector<int>& cores);
+
+}  // namespace glm
