@@ -51,7 +51,8 @@ class Builder {
   using string_t = typename J::string_t;
   using binary_t = typename J::binary_t;
 
-  explicit Builder(int max_depth) : max_depth_(static_cast<size_t>(max_depth)) {}
+  explicit Builder(const JsonLimits& limits)
+      : max_depth_(static_cast<size_t>(limits.max_depth)), values_left_(limits.max_values) {}
 
   bool null() { return put(nullptr); }
   bool boolean(bool value) { return put(value); }
@@ -117,12 +118,14 @@ class Builder {
   }
   template <class V>
   bool put(V&& value) {
+    if (--values_left_ < 0) return refuse("too many values");
     place(std::forward<V>(value));
     return true;
   }
   bool open(typename J::value_t type) {
     if (stack_.size() >= max_depth_)
       return refuse(fmt::format("nested deeper than {} levels", max_depth_));
+    if (--values_left_ < 0) return refuse("too many values");
     stack_.push_back(place(type));
     if constexpr (std::is_same_v<J, OrderedJson>) keys_.emplace_back();
     return true;
@@ -134,6 +137,7 @@ class Builder {
   }
 
   size_t max_depth_;
+  int64_t values_left_;
   J root_;
   // Containers that are open. A container grows only while it is the last one, so these stay valid.
   std::vector<J*> stack_;
@@ -156,7 +160,7 @@ J parse(std::string_view text, const std::string& source, ExitCode code, const J
   if (const size_t nul = text.find('\0'); nul != text.npos)
     fail(code, "{}: not JSON: NUL at byte {}", escaped(source), nul);
   const char* seen = text.data();
-  Builder<J> builder(limits.max_depth);
+  Builder<J> builder(limits);
   if (!J::sax_parse(Cursor(text.data(), &seen), Cursor(text.data() + text.size(), &seen), &builder))
     fail(code,
          "{}: not acceptable JSON at byte {}: {}",

@@ -20,11 +20,12 @@ using OrderedJson =
 struct JsonLimits {
   int64_t max_bytes = int64_t{100} << 20;
   int max_depth = 64;
+  int64_t max_values = int64_t{50'000'000};  // of all kinds; bounds the memory of the result
 };
 
 // Throws Error(code) naming `source` (a file name), byte offset and reason: not UTF-8, trailing
-// text, nesting too deep, duplicate key in one object, number out of the range of int64/double,
-// text longer than the limit.
+// text, nesting too deep, too many values, duplicate key in one object, number out of the range of
+// int64/double, text longer than the limit.
 Json parse_json(std::string_view text,
                 const std::string& source,
                 ExitCode code,
