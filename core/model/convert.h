@@ -1,0 +1,44 @@
+// From a Hugging Face checkpoint (or from random numbers) to the model file, tensor by tensor
+// within a memory bound. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/model/tensor_specs.h"
+
+namespace glm {
+
+struct ConvertOptions {
+  DTypeChoice dtypes;
+  int threads = 1;
+  int64_t memory_limit = int64_t{1} << 30;  // bytes of buffers
+  uint64_t seed = 0;                        // synthetic models
+  // Called as work goes on: bytes written so far, bytes in all, name of the tensor.
+  std::function<void(int64_t done, int64_t total, const std::string& tensor)> progress;
+};
+
+struct ConvertReport {
+  int64_t tensors = 0;
+  int64_t parameters = 0;
+  int64_t bytes = 0;  // of weights
+  bool has_mtp = false;
+  std::vector<std::string> warnings;  // one line each
+};
+
+// Throws Error(kModelFile) naming tensor and file for a missing, extra, mis-shaped or unreadable
+// tensor, non-finite values, unknown families; nothing is left behind.
+ConvertReport convert_checkpoint(const std::filesystem::path& folder,
+                                 const std::filesystem::path& out,
+                                 const ConvertOptions& options);
+
+// A random model of the shape of config.json: the same numbers for the same seed whatever the
+// threads or limits, drawn so that activations stay of order one through all layers.
+ConvertReport convert_synthetic(const std::filesystem::path& config_json,
+                                const std::filesystem::path& out,
+                                const ConvertOptions& options);
+
+}  // namespace glm

@@ -1,0 +1,52 @@
+// Bytes per rank before anything is allocated: weights by kind, cache, buffers, the process itself.
+// Printed by --dry-run and checked against the node's memory before loading.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/model/shard.h"
+
+namespace glm {
+
+struct RankPlan {
+  GridCoord coord;
+  Range layers;
+  std::map<Kind, int64_t> weights;  // bytes by kind, MTP left out (it is not loaded)
+  int64_t replicated_bytes = 0;     // of the weights: also held by another rank of the run
+  int64_t kv_bytes = 0;
+  int64_t buffer_bytes = 0;   // step scratch, exchange, kernels: filled in by the model
+  int64_t process_bytes = 0;  // MPI, HDF5, code, measured at start; 0 in a plan without a run
+  int64_t weight_bytes() const;
+  int64_t total_bytes() const;
+};
+
+struct MemoryPlan {
+  GridShape shape;
+  int64_t model_bytes = 0;  // every tensor once, MTP left out
+  int64_t mtp_bytes = 0;
+  std::vector<RankPlan> ranks;
+};
+
+struct PlanRequest {
+  DTypeChoice dtypes;
+  KvDType kv_dtype = KvDType::kF16;
+  int64_t kv_blocks = 0;  // pages of 16 positions per rank
+  Numerics numerics = Numerics::kDefault;
+  bool with_mtp = false;
+  // When the model file exists: the stored types of its tensors by name, instead of dtypes.
+  std::map<std::string, StoredType, std::less<>> stored;
+};
+
+MemoryPlan plan_memory(const ModelConfig& config,
+                       const GridShape& shape,
+                       const PlanRequest& request);
+
+// The table of --dry-run; contains a line "weights total X.XX GB" (GB = 1e9 bytes), cache and
+// buffers apart.
+std::string plan_text(const ModelConfig& config, const MemoryPlan& plan);
+
+}  // namespace glm
