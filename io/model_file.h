@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "core/base/dtype.h"
+#include "io/raw_file.h"
 
 namespace glm {
 
@@ -48,8 +48,8 @@ struct ModelIndex {
   std::string source_fingerprint;
   ModelTexts texts;
   int64_t block_bytes = int64_t{1} << 20;
-  std::vector<TensorEntry> entries;
-  std::vector<uint32_t> checksums;  // crc32c of each block of each plane
+  std::vector<TensorEntry> entries;  // sorted by name
+  std::vector<uint32_t> checksums;   // crc32c of each block of each plane
 
   const TensorEntry* find(std::string_view name) const;
   std::string serialized() const;
@@ -67,10 +67,9 @@ ModelIndex read_model_index(const std::filesystem::path& path);
 // rank.
 class WeightReader {
  public:
-  // Throws Error(kModelFile) when the file cannot be opened or is not the one the index describes
-  // (size).
+  // `index` must outlive the reader. Throws Error(kModelFile) when the file cannot be opened or is
+  // not the one the index describes (size).
   WeightReader(const ModelIndex& index, bool verify);
-  ~WeightReader();
   WeightReader(const WeightReader&) = delete;
   WeightReader& operator=(const WeightReader&) = delete;
 
@@ -84,14 +83,18 @@ class WeightReader {
   // dataset and block on a wrong checksum or a short read.
   void read(const TensorEntry& entry, Plane plane, std::span<const Range> ranges);
 
+  // All bytes taken from the file so far, also those of blocks read only to be verified.
   int64_t bytes_read() const { return bytes_read_; }
 
  private:
+  struct PlaneView;
+  void read_verified(const PlaneView& plane, std::span<const Range> ranges);
+
   const ModelIndex& index_;
   bool verify_;
-  int fd_ = -1;
+  RawFile file_;
   int64_t bytes_read_ = 0;
-  std::vector<char> block_;
+  std::vector<char> block_;  // a block of which only parts are wanted
 };
 
 // Writes OUT.h5.partial, then renames. The destructor without finish() removes what was written.
