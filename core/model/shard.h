@@ -37,7 +37,8 @@ HeadShare head_share(int n_heads, int n_kv_heads, int t, int t_size);
 // for the last). A stage may be empty. Size = shape.pipeline.
 std::vector<Range> stage_layers(const ModelConfig& config, const DTypeChoice& dtypes, int pipeline);
 
-// This rank's part of a stored tensor, in stored rows and columns.
+// This rank's part of a stored tensor, in stored rows and columns. A vector counts as one column:
+// its elements are rows, cols is [0, 1).
 struct Slab {
   Range matrices;           // experts, else [0, 1)
   std::vector<Range> rows;  // ascending, disjoint; joined they are the rows of the local matrix

@@ -40,7 +40,7 @@ std::string_view kind_name(Kind kind);
 
 // A piece of a stored tensor in the checkpoint: `rows` rows of source tensor `name` from row
 // `first_row`, which become the next rows of matrix `matrix` (gate rows before up rows; q before k
-// before v).
+// before v). Elements of a vector count as rows.
 struct SourcePart {
   std::string name;
   int64_t matrix = 0;

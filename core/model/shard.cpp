@@ -1,0 +1,262 @@
+// Which part of each tensor a rank holds. SPDX-License-Identifier: MIT
+#include "core/model/shard.h"
+
+#include <algorithm>
+
+#include "parallel/expert_exchange.h"
+
+namespace glm {
+namespace {
+
+// Bytes of each layer (index 0..n_layers-1), and of what first and last stage hold besides.
+struct StageBytes {
+  std::vector<int64_t> layers;
+  int64_t first = 0;
+  int64_t last = 0;
+};
+
+StageBytes stage_bytes(const ModelConfig& config, const DTypeChoice& dtypes) {
+  StageBytes result;
+  result.layers.resize(static_cast<size_t>(config.n_layers));
+  for (const TensorSpec& spec : tensor_specs(config, false)) {
+    const int64_t bytes = stored_bytes(spec, stored_type(spec, config, dtypes));
+    if (spec.layer >= 0) {
+      result.layers[static_cast<size_t>(spec.layer)] += bytes;
+      continue;
+    }
+    if (spec.kind == Kind::kEmbedding) result.first += bytes;
+    if (spec.kind != Kind::kEmbedding || config.tied) result.last += bytes;
+  }
+  return result;
+}
+
+// Contiguous groups of layers for `pipeline` stages, none heavier than the lightest possible
+// heaviest stage, and among those close to equal.
+class StageSplit {
+ public:
+  StageSplit(const StageBytes& bytes, int pipeline) : bytes_(bytes), n_(pipeline) {
+    prefix_.push_back(0);
+    for (const int64_t layer : bytes.layers) prefix_.push_back(prefix_.back() + layer);
+  }
+
+  std::vector<Range> split() {
+    int64_t low = std::max(bytes_.first, bytes_.last);
+    int64_t high = weight(0, n_layers(), 0) + bytes_.last;
+    while (low < high) {
+      const int64_t middle = low + (high - low) / 2;
+      if (fits(middle))
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    return even_within(low);
+  }
+
+ private:
+  int64_t n_layers() const { return static_cast<int64_t>(bytes_.layers.size()); }
+  int64_t weight(int64_t begin, int64_t end, int stage) const {
+    int64_t bytes = prefix_[static_cast<size_t>(end)] - prefix_[static_cast<size_t>(begin)];
+    if (stage == 0) bytes += bytes_.first;
+    if (stage == n_ - 1) bytes += bytes_.last;
+    return bytes;
+  }
+
+  // For each stage the first layer from which it and all later ones can hold the rest.
+  std::vector<int64_t> earliest(int64_t limit) const {
+    std::vector<int64_t> begin(static_cast<size_t>(n_) + 1, n_layers());
+    for (int stage = n_ - 1; stage >= 0; --stage) {
+      const int64_t end = begin[static_cast<size_t>(stage) + 1];
+      int64_t first = end;
+      while (first > 0 && weight(first - 1, end, stage) <= limit) --first;
+      begin[static_cast<size_t>(stage)] = first;
+    }
+    return begin;
+  }
+
+  bool fits(int64_t limit) const { return earliest(limit)[0] == 0; }
+
+  std::vector<Range> even_within(int64_t limit) const {
+    const std::vector<int64_t> begin = earliest(limit);
+    std::vector<Range> stages;
+    int64_t from = 0;
+    for (int stage = 0; stage < n_; ++stage) {
+      int64_t to = std::max(from, begin[static_cast<size_t>(stage) + 1]);
+      // The fair share of what is left; the last stage's extra bytes count for it.
+      const int64_t left = prefix_.back() - prefix_[static_cast<size_t>(from)] +
+                           (stage == 0 ? bytes_.first : 0) + bytes_.last;
+      const int64_t fair = left / (n_ - stage);
+      while (to < n_layers() && weight(from, to + 1, stage) <= limit &&
+             weight(from, to + 1, stage) - fair <= fair - weight(from, to, stage))
+        ++to;
+      stages.push_back({from, to});
+      from = to;
+    }
+    return stages;
+  }
+
+  const StageBytes& bytes_;
+  int n_;
+  std::vector<int64_t> prefix_;
+};
+
+void append_range(std::vector<Range>& ranges, Range range) {
+  if (range.size() <= 0) return;
+  if (!ranges.empty() && ranges.back().end == range.begin)
+    ranges.back().end = range.end;
+  else
+    ranges.push_back(range);
+}
+
+bool on_stage(const TensorSpec& spec,
+              const ModelConfig& config,
+              int stage,
+              const std::vector<Range>& stages) {
+  const int last = static_cast<int>(stages.size()) - 1;
+  if (spec.layer >= config.n_layers) return stage == last;
+  if (spec.layer >= 0) {
+    const Range range = stages[static_cast<size_t>(stage)];
+    return spec.layer >= range.begin && spec.layer < range.end;
+  }
+  if (spec.kind == Kind::kEmbedding) return stage == 0 || (config.tied && stage == last);
+  return stage == last;
+}
+
+// This rank's place among those that divide a tensor.
+struct Place {
+  int rank = 0;
+  int size = 1;
+};
+
+std::vector<Range> qkv_rows(const ModelConfig& config, Place place) {
+  const HeadShare heads = head_share(config.n_heads, config.n_kv_heads, place.rank, place.size);
+  const int64_t d = config.head_dim;
+  const int64_t key = config.n_heads * d;
+  const int64_t value = key + config.n_kv_heads * d;
+  std::vector<Range> rows;
+  append_range(rows, {heads.query.begin * d, heads.query.end * d});
+  append_range(rows, {key + heads.key_value.begin * d, key + heads.key_value.end * d});
+  append_range(rows, {value + heads.key_value.begin * d, value + heads.key_value.end * d});
+  return rows;
+}
+
+std::vector<Range> gate_up_rows(int64_t inner, Packing packing, Place place) {
+  const Range share = even_share(inner, kQuantBlock, place.rank, place.size);
+  std::vector<Range> rows;
+  if (packing == Packing::kTile16) {
+    append_range(rows, {2 * share.begin, 2 * share.end});
+  } else {
+    append_range(rows, share);
+    append_range(rows, {inner + share.begin, inner + share.end});
+  }
+  return rows;
+}
+
+// Columns rounded out to whole blocks where the dtype needs it.
+void set_columns(Slab& slab, Range active, int64_t cols, DType dtype) {
+  slab.active_cols = active;
+  slab.cols = active;
+  if (!is_quantized(dtype) || active.size() == 0) return;
+  slab.cols.begin = active.begin / kQuantBlock * kQuantBlock;
+  slab.cols.end = std::min(cols, (active.end + kQuantBlock - 1) / kQuantBlock * kQuantBlock);
+}
+
+}  // namespace
+
+Range even_share(int64_t count, int64_t unit, int r, int n) {
+  const int64_t units = (count + unit - 1) / unit;
+  return {std::min(count, units * r / n * unit), std::min(count, units * (r + 1) / n * unit)};
+}
+
+HeadShare head_share(int n_heads, int n_kv_heads, int t, int t_size) {
+  const int64_t ratio = n_heads / n_kv_heads;
+  if (t_size <= n_kv_heads) {
+    const Range kv = even_share(n_kv_heads, 1, t, t_size);
+    return {{kv.begin * ratio, kv.end * ratio}, kv};
+  }
+  const Range query = even_share(n_heads, 1, t, t_size);
+  if (query.size() == 0) return {query, {query.begin / ratio, query.begin / ratio}};
+  return {query, {query.begin / ratio, (query.end + ratio - 1) / ratio}};
+}
+
+std::vector<Range> stage_layers(const ModelConfig& config,
+                                const DTypeChoice& dtypes,
+                                int pipeline) {
+  const StageBytes bytes = stage_bytes(config, dtypes);
+  return StageSplit(bytes, pipeline).split();
+}
+
+bool Slab::empty() const { return matrices.size() <= 0 || cols.size() <= 0 || local_rows() == 0; }
+
+int64_t Slab::local_rows() const {
+  int64_t n = 0;
+  for (const Range& range : rows) n += range.size();
+  return n;
+}
+
+Slab shard_of(const TensorSpec& spec,
+              StoredType type,
+              const ModelConfig& config,
+              const GridShape& shape,
+              const GridCoord& coord,
+              const std::vector<Range>& stages,
+              Numerics numerics) {
+  Slab slab;
+  if (!on_stage(spec, config, coord.pipeline, stages)) return slab;
+  const bool vector = spec.dims.size() == 1;
+  const int64_t rows = vector ? spec.cols() : spec.rows();
+  const int64_t cols = vector ? 1 : spec.cols();
+  Place place{coord.tensor, shape.tensor};
+  slab.matrices = {0, 1};
+  if (spec.experts) {
+    const ExpertPlacement experts{
+        static_cast<int>(spec.dims[0]), shape.expert, expert_slices(shape)};
+    slab.matrices = {experts.begin(coord.expert), experts.begin(coord.expert + 1)};
+    place = {coord.expert_slice, experts.n_slices};
+  }
+  slab.rows = {{0, rows}};
+  set_columns(slab, {0, cols}, cols, type.dtype);
+  const auto share_rows = [&] {
+    slab.rows.clear();
+    append_range(slab.rows, even_share(rows, kTileRows, place.rank, place.size));
+  };
+  switch (spec.split) {
+    case Split::kNone:
+      break;
+    case Split::kVocab:
+      share_rows();
+      break;
+    case Split::kQkv:
+      slab.rows = qkv_rows(config, place);
+      break;
+    case Split::kGateUp:
+      slab.rows = gate_up_rows(rows / 2, type.packing, place);
+      break;
+    case Split::kHeadCols:
+      if (numerics == Numerics::kReproducible) {
+        share_rows();
+      } else {
+        const Range heads =
+            head_share(config.n_heads, config.n_kv_heads, place.rank, place.size).query;
+        set_columns(
+            slab, {heads.begin * config.head_dim, heads.end * config.head_dim}, cols, type.dtype);
+      }
+      break;
+    case Split::kDown:
+      if (numerics == Numerics::kReproducible)
+        share_rows();
+      else
+        set_columns(slab, even_share(cols, kQuantBlock, place.rank, place.size), cols, type.dtype);
+      break;
+  }
+  return slab;
+}
+
+int64_t slab_bytes(const Slab& slab, StoredType type) {
+  if (slab.empty()) return 0;
+  const int64_t rows = slab.local_rows();
+  const int64_t cols = slab.cols.size();
+  return slab.matrices.size() *
+         (value_bytes(type.dtype, rows, cols) + scale_bytes(type.dtype, rows, cols));
+}
+
+}  // namespace glm
