@@ -1,0 +1,46 @@
+// What a caller asks for and what the engine knows of it: plain values.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace glm {
+
+// How the next token is drawn; filters apply in the order of the fields (docs/running.md). Neutral
+// values switch a filter off.
+struct SamplingParams {
+  float repetition_penalty = 1.0f;  // > 1 makes tokens of prompt and answer less likely
+  float temperature = 1.0f;         // 0: the most likely token
+  int top_k = 0;                    // keep the k most likely; 0: all
+  float top_p = 1.0f;               // keep the smallest set of at least this probability
+  float min_p = 0.0f;               // keep tokens at least this likely relative to the best
+  uint64_t seed = 0;
+};
+
+struct Request {
+  std::vector<int32_t> prompt;  // at least one token
+  SamplingParams sampling;
+  int64_t max_tokens = 0;         // answer tokens, at least 1
+  std::vector<int32_t> stop_ids;  // end the answer and are not part of it
+  bool all_logits = false;        // hand over the logits of every position
+};
+
+enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled };
+
+// A request on its way.
+struct Sequence {
+  int32_t id = 0;
+  Request request;
+  std::vector<int32_t> tokens;  // prompt, then answer
+  int64_t computed = 0;         // positions in the cache
+  int32_t data_rank = -1;       // -1: waits for admission
+  std::vector<int32_t> blocks;  // pages of the cache
+  FinishReason finish = FinishReason::kNone;
+
+  int64_t n_generated() const {
+    return static_cast<int64_t>(tokens.size() - request.prompt.size());
+  }
+};
+
+}  // namespace glm

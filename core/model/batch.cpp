@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+#include "core/model/batch.h"
+
+#include <algorithm>
+
+#include "core/base/check.h"
+
+namespace glm {
+namespace {
+
+constexpr int32_t kMagic = 0x474C4D31;  // "GLM1"
+
+// Reads the integers of a plan, refusing to run past the end.
+class Reader {
+ public:
+  explicit Reader(std::span<const int32_t> data) : data_(data) {}
+  int32_t next() { return take(1)[0]; }
+  std::vector<int32_t> list() {
+    const int32_t count = next();
+    const auto values = take(count);
+    return {values.begin(), values.end()};
+  }
+  bool done() const { return used_ == data_.size(); }
+
+ private:
+  std::span<const int32_t> take(int32_t count) {
+    if (count < 0 || static_cast<size_t>(count) > data_.size() - used_)
+      fail(ExitCode::kCommunication, "a step plan of {} integers is cut short", data_.size());
+    const auto part = data_.subspan(used_, static_cast<size_t>(count));
+    used_ += static_cast<size_t>(count);
+    return part;
+  }
+  std::span<const int32_t> data_;
+  size_t used_ = 0;
+};
+
+void append_list(std::vector<int32_t>& out, const std::vector<int32_t>& values) {
+  out.push_back(static_cast<int32_t>(values.size()));
+  out.insert(out.end(), values.begin(), values.end());
+}
+
+}  // namespace
+
+std::vector<int32_t> StepPlan::serialized() const {
+  std::vector<int32_t> out = {kMagic, stop ? 1 : 0, static_cast<int32_t>(sequences.size())};
+  for (const PlanSequence& sequence : sequences) {
+    out.insert(out.end(), {sequence.id, sequence.data_rank, sequence.position, sequence.n_logits});
+    append_list(out, sequence.tokens);
+    append_list(out, sequence.blocks);
+  }
+  return out;
+}
+
+StepPlan StepPlan::deserialized(std::span<const int32_t> data) {
+  Reader reader(data);
+  if (reader.next() != kMagic)
+    fail(ExitCode::kCommunication, "what arrived is no step plan: do all ranks run one version?");
+  StepPlan plan;
+  plan.stop = reader.next() != 0;
+  const int32_t n = reader.next();
+  for (int32_t i = 0; i < n; ++i) {
+    PlanSequence sequence;
+    sequence.id = reader.next();
+    sequence.data_rank = reader.next();
+    sequence.position = reader.next();
+    sequence.n_logits = reader.next();
+    sequence.tokens = reader.list();
+    sequence.blocks = reader.list();
+    plan.sequences.push_back(std::move(sequence));
+  }
+  if (!reader.done()) fail(ExitCode::kCommunication, "a step plan is longer than it says");
+  return plan;
+}
+
+int64_t StepPlan::n_logits() const {
+  int64_t sum = 0;
+  for (const PlanSequence& sequence : sequences) sum += sequence.n_logits;
+  return sum;
+}
+
+int64_t StepLimits::max_blocks() const {
+  return (max_context + kKvBlockTokens - 1) / kKvBlockTokens;
+}
+
+Batch::Batch(Device& device, const StepLimits& limits)
+    : device_(device),
+      limits_(limits),
+      ids_(device.allocate(DType::kI32, {limits.max_rows})),
+      positions_(device.allocate(DType::kI32, {limits.max_rows})),
+      slots_(device.allocate(DType::kI32, {limits.max_rows})),
+      spans_(device.allocate(DType::kI32, {limits.max_sequences, 4})),
+      block_table_(device.allocate(DType::kI32, {limits.max_sequences * limits.max_blocks()})),
+      logits_(device.allocate(DType::kI32, {limits.max_logits})) {
+  const auto size = [](int64_t n) { return static_cast<size_t>(n); };
+  host_ids_.reserve(size(limits.max_rows));
+  host_positions_.reserve(size(limits.max_rows));
+  host_slots_.reserve(size(limits.max_rows));
+  host_spans_.reserve(size(limits.max_sequences * 4));
+  host_table_.reserve(size(limits.max_sequences * limits.max_blocks()));
+  host_logits_.reserve(size(limits.max_logits));
+}
+
+int64_t Batch::bytes(const StepLimits& limits) {
+  return 4 * (3 * limits.max_rows + limits.max_sequences * (4 + limits.max_blocks()) +
+              limits.max_logits);
+}
+
+void Batch::fill(const StepPlan& plan, int data_rank) {
+  for (auto* list :
+       {&host_ids_, &host_positions_, &host_slots_, &host_spans_, &host_table_, &host_logits_})
+    list->clear();
+  int32_t max_context = 0;
+  for (const PlanSequence& sequence : plan.sequences) {
+    if (sequence.data_rank != data_rank) continue;
+    const auto n = static_cast<int32_t>(sequence.tokens.size());
+    const auto first = static_cast<int32_t>(host_ids_.size());
+    const int32_t end = sequence.position + n;
+    if (end > limits_.max_context ||
+        static_cast<int64_t>(sequence.blocks.size()) * kKvBlockTokens < end ||
+        sequence.n_logits > n)
+      fail(ExitCode::kCommunication,
+           "a step plan asks for position {} with {} pages of 16, context {}",
+           end,
+           sequence.blocks.size(),
+           limits_.max_context);
+    host_spans_.insert(host_spans_.end(),
+                       {first, n, sequence.position, static_cast<int32_t>(host_table_.size())});
+    host_table_.insert(host_table_.end(), sequence.blocks.begin(), sequence.blocks.end());
+    host_ids_.insert(host_ids_.end(), sequence.tokens.begin(), sequence.tokens.end());
+    for (int32_t p = sequence.position; p < end; ++p) {
+      host_positions_.push_back(p);
+      host_slots_.push_back(sequence.blocks[static_cast<size_t>(p / kKvBlockTokens)] *
+                                kKvBlockTokens +
+                            p % kKvBlockTokens);
+    }
+    for (int32_t i = n - sequence.n_logits; i < n; ++i) host_logits_.push_back(first + i);
+    max_context = std::max(max_context, end);
+  }
+  rows_.n_rows = static_cast<int>(host_ids_.size());
+  rows_.n_spans = static_cast<int>(host_spans_.size() / 4);
+  rows_.max_context = max_context;
+  rows_.ids = upload(ids_, host_ids_);
+  rows_.positions = upload(positions_, host_positions_);
+  rows_.slots = upload(slots_, host_slots_);
+  rows_.spans =
+      upload(spans_.reshaped({spans_.elements()}), host_spans_).reshaped({rows_.n_spans, 4});
+  rows_.block_table = upload(block_table_, host_table_);
+  logit_rows_ = upload(logits_, host_logits_);
+}
+
+Tensor Batch::upload(Tensor target, const std::vector<int32_t>& values) {
+  const auto n = static_cast<int64_t>(values.size());
+  if (n > target.rows())
+    fail(ExitCode::kCommunication, "a step plan has {} entries where {} fit", n, target.rows());
+  const Tensor view = target.slice(0, n);
+  device_.copy(view, host_tensor(const_cast<int32_t*>(values.data()), DType::kI32, {n}));
+  return view;
+}
+
+}  // namespace glm

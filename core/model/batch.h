@@ -1,0 +1,75 @@
+// One step of the engine. StepPlan is what the leader decided, as integers, broadcast to all ranks;
+// Batch is the part of one data rank on its device. Chunked prefill, decode and the rows of several
+// sequences are all this one description. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/base/device.h"
+#include "kernels/types.h"
+
+namespace glm {
+
+// One sequence's part of a step.
+struct PlanSequence {
+  int32_t id = 0;         // of the engine, for the leader's use
+  int32_t data_rank = 0;  // which data rank runs it
+  int32_t position =
+      0;  // positions in the cache before the step; smaller than before when drafts were refused
+  int32_t n_logits = 0;         // logits are wanted for the last n_logits rows
+  std::vector<int32_t> tokens;  // new rows
+  std::vector<int32_t> blocks;  // the sequence's pages, in order; cover position + tokens
+};
+
+struct StepPlan {
+  bool stop = false;  // the ranks leave the step loop
+  std::vector<PlanSequence> sequences;
+
+  std::vector<int32_t> serialized() const;
+  // Throws Error(kCommunication) when the integers are not what serialized() wrote.
+  static StepPlan deserialized(std::span<const int32_t> data);
+  // Rows whose logits are wanted, over all data ranks.
+  int64_t n_logits() const;
+};
+
+// Upper bounds of a step on one rank, from which everything is allocated at start.
+struct StepLimits {
+  int64_t max_rows = 0;        // rows of one data rank
+  int64_t max_sequences = 0;   // spans of one data rank
+  int64_t max_logits = 0;      // rows with logits
+  int64_t max_context = 0;     // positions of one sequence
+  int64_t max_blocks() const;  // of one sequence
+};
+
+class Batch {
+ public:
+  Batch(Device& device, const StepLimits& limits);
+
+  // The sequences of plan that belong to `data_rank`. Throws Error(kCommunication) when they exceed
+  // the limits.
+  void fill(const StepPlan& plan, int data_rank);
+
+  const BatchRows& rows() const { return rows_; }
+  int64_t n_rows() const { return rows_.n_rows; }
+  // Rows whose logits are wanted, ascending: [n] i32.
+  Tensor logit_rows() const { return logit_rows_; }
+  int64_t n_logits() const { return logit_rows_.rows(); }
+
+  static int64_t bytes(const StepLimits& limits);
+
+ private:
+  Tensor upload(Tensor target, const std::vector<int32_t>& values);
+
+  Device& device_;
+  StepLimits limits_;
+  // Device memory for the limits, and the host side of each.
+  Tensor ids_, positions_, slots_, spans_, block_table_, logits_;
+  std::vector<int32_t> host_ids_, host_positions_, host_slots_, host_spans_, host_table_,
+      host_logits_;
+  BatchRows rows_;
+  Tensor logit_rows_;
+};
+
+}  // namespace glm

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT
+#include "core/model/layers.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace glm {
+namespace {
+
+std::vector<int64_t> attention_widths(const ModelConfig& config, int tensor) {
+  std::vector<int64_t> widths;
+  for (int t = 0; t < tensor; ++t)
+    widths.push_back(head_share(config.n_heads, config.n_kv_heads, t, tensor).query.size() *
+                     config.head_dim);
+  return widths;
+}
+
+HeadLayout local_heads(const ModelConfig& config, const Placement& placement) {
+  const HeadShare share =
+      head_share(config.n_heads, config.n_kv_heads, placement.coord.tensor, placement.shape.tensor);
+  HeadLayout heads;
+  heads.n_heads = static_cast<int>(share.query.size());
+  heads.n_kv_heads = static_cast<int>(share.key_value.size());
+  heads.head_dim = config.head_dim;
+  heads.ratio = config.n_heads / config.n_kv_heads;
+  heads.first_head = static_cast<int>(share.query.begin - share.key_value.begin * heads.ratio);
+  return heads;
+}
+
+Tensor take(Runtime& run, int64_t rows, int64_t cols) {
+  return run.arena.take(DType::kF32, {rows, cols});
+}
+
+// Columns [T, widths[rank]] of every tensor rank, side by side: [T, sum of widths].
+void gather_columns(Runtime& run, Tensor out, Tensor in, const std::vector<int64_t>& widths) {
+  ArenaScope scope(run.arena);
+  Communicator& group = run.grid.tensor();
+  std::vector<int64_t> elements;
+  for (const int64_t width : widths) elements.push_back(in.rows() * width);
+  const Tensor slices = run.arena.take(DType::kF32, {out.elements()});
+  group.all_gather(slices, in.reshaped({in.elements()}), elements);
+  run.ops.concat_columns(out, slices, widths);
+}
+
+}  // namespace
+
+std::vector<int64_t> ffn_widths(int64_t intermediate, int tensor) {
+  std::vector<int64_t> widths;
+  for (int t = 0; t < tensor; ++t)
+    widths.push_back(even_share(intermediate, kQuantBlock, t, tensor).size());
+  return widths;
+}
+
+// --- ReducedLinear
+// ---------------------------------------------------------------------------------------------------
+
+ReducedLinear::ReducedLinear(Runtime& run,
+                             const Weights& weights,
+                             const std::string& name,
+                             std::vector<int64_t> widths)
+    : run_(run),
+      weight_(weights.matrix(name)),
+      slab_(weights.slab(name)),
+      widths_(std::move(widths)) {}
+
+// A border of ranks may fall inside a block of 32 columns: both ranks hold the block and see zeros
+// for the other's part.
+Tensor ReducedLinear::padded(Tensor in) {
+  if (slab_.cols == slab_.active_cols) return in;
+  const Tensor wide = take(run_, in.rows(), slab_.cols.size());
+  run_.ops.pad_columns(wide, in, slab_.active_cols.begin - slab_.cols.begin);
+  return wide;
+}
+
+void ReducedLinear::forward_partial(Tensor out, Tensor in) {
+  ArenaScope scope(run_.arena);
+  run_.ops.linear(out, padded(in), weight_);
+}
+
+void ReducedLinear::forward(Tensor out, Tensor in) {
+  if (run_.placement.numerics == Numerics::kDefault) {
+    forward_partial(out, in);
+    run_.grid.tensor().all_reduce_sum(out);
+    return;
+  }
+  ArenaScope scope(run_.arena);
+  const int tensor = run_.placement.shape.tensor;
+  const Tensor whole =
+      take(run_, in.rows(), std::accumulate(widths_.begin(), widths_.end(), int64_t{0}));
+  gather_columns(run_, whole, in, widths_);
+  std::vector<int64_t> out_widths;
+  for (int t = 0; t < tensor; ++t)
+    out_widths.push_back(even_share(run_.config.hidden, kTileRows, t, tensor).size());
+  const Tensor part = take(run_, in.rows(), weight_.rows);
+  run_.ops.linear(part, whole, weight_);
+  gather_columns(run_, out, part, out_widths);
+}
+
+// --- Attention
+// -------------------------------------------------------------------------------------------------------
+
+Attention::Attention(Runtime& run, const Weights& weights, const std::string& prefix)
+    : run_(run),
+      heads_(local_heads(run.config, run.placement)),
+      qkv_(weights.matrix(prefix + "attention.qkv")),
+      qkv_bias_(weights.vector(prefix + "attention.qkv_bias")),
+      q_norm_(weights.vector(prefix + "attention.q_norm")),
+      k_norm_(weights.vector(prefix + "attention.k_norm")),
+      out_(run,
+           weights,
+           prefix + "attention.out",
+           attention_widths(run.config, run.placement.shape.tensor)) {}
+
+void Attention::forward(
+    Tensor out, Tensor n, const KvLayer& cache, const BatchRows& rows, Tensor rope) {
+  run_.where.part = "attention";
+  ArenaScope scope(run_.arena);
+  const Tensor qkv = take(run_, n.rows(), heads_.row_width());
+  run_.ops.linear(qkv, n, qkv_, qkv_bias_);
+  if (run_.config.qk_norm) {
+    run_.ops.head_norm(qkv, 0, heads_.n_heads, heads_.head_dim, q_norm_, run_.config.norm_eps);
+    run_.ops.head_norm(
+        qkv, heads_.n_heads, heads_.n_kv_heads, heads_.head_dim, k_norm_, run_.config.norm_eps);
+  }
+  run_.ops.rope(qkv, rope, heads_, run_.config.rope.pairing);
+  run_.ops.store_kv(cache, qkv, rows.slots, heads_);
+  const Tensor a = take(run_, n.rows(), int64_t{heads_.n_heads} * heads_.head_dim);
+  run_.ops.attention(a, qkv, cache, rows, heads_);
+  out_.forward(out, a);
+}
+
+// --- Mlp
+// -------------------------------------------------------------------------------------------------------------
+
+Mlp::Mlp(Runtime& run, const Weights& weights, const std::string& prefix, int64_t intermediate)
+    : run_(run),
+      gate_up_(weights.matrix(prefix + "gate_up")),
+      down_(run, weights, prefix + "down", ffn_widths(intermediate, run.placement.shape.tensor)) {}
+
+Tensor Mlp::hidden(Tensor n) {
+  run_.where.part = "mlp";
+  const Tensor h = take(run_, n.rows(), gate_up_.rows / 2);
+  run_.ops.gate_up(h, n, gate_up_);
+  return h;
+}
+
+void Mlp::forward(Tensor out, Tensor n) {
+  ArenaScope scope(run_.arena);
+  down_.forward(out, hidden(n));
+}
+
+void Mlp::forward_partial(Tensor out, Tensor n) {
+  ArenaScope scope(run_.arena);
+  down_.forward_partial(out, hidden(n));
+}
+
+// --- Moe
+// -------------------------------------------------------------------------------------------------------------
+
+Moe::Moe(Runtime& run, const Weights& weights, const std::string& prefix, ExpertExchange& exchange)
+    : run_(run),
+      exchange_(exchange),
+      router_(weights.matrix(prefix + "router")),
+      router_bias_(weights.vector(prefix + "router_bias")),
+      experts_(weights, prefix) {
+  if (run.config.shared_intermediate > 0)
+    shared_ =
+        std::make_unique<Mlp>(run, weights, prefix + "shared.", run.config.shared_intermediate);
+}
+
+void Moe::forward(Tensor out, Tensor n) {
+  ArenaScope scope(run_.arena);
+  const int64_t rows = n.rows();
+  const int64_t top_k = run_.config.router.top_k;
+  run_.where.part = "router";
+  const Tensor logits = take(run_, rows, run_.config.router.n_experts);
+  const Tensor experts = run_.arena.take(DType::kI32, {rows, top_k});
+  const Tensor weights = take(run_, rows, top_k);
+  run_.ops.linear(logits, n, router_);
+  run_.ops.route(experts, weights, logits, router_bias_, run_.config.router);
+
+  run_.where.part = "dispatch";
+  const ExpertExchange::Dispatched mine = exchange_.dispatch(n, experts, weights);
+  Tensor shared;
+  if (shared_ != nullptr) {
+    shared = take(run_, rows, n.cols());
+    shared_->forward_partial(shared, n);
+  }
+  run_.where.part = "experts";
+  const Tensor partial = local_experts(mine);
+  run_.where.part = "combine";
+  exchange_.combine(out, partial, shared);
+}
+
+// The weighted sum of this rank's experts for each dispatched row; taken from the caller's arena
+// scope.
+Tensor Moe::local_experts(const ExpertExchange::Dispatched& in) {
+  const int64_t rows = in.x.rows();
+  const int64_t top_k = in.experts.cols();
+  const Tensor partial = take(run_, rows, in.x.cols());
+  ArenaScope scope(run_.arena);
+  ExpertGroups groups;
+  groups.n_experts = static_cast<int>(experts_.gate_up().n_matrices);
+  groups.capacity = rows * top_k;
+  groups.offsets = run_.arena.take(DType::kI32, {int64_t{groups.n_experts} + 1});
+  groups.rows = run_.arena.take(DType::kI32, {groups.capacity});
+  groups.order = run_.arena.take(DType::kI32, {rows, top_k});
+  groups.weights = take(run_, rows, top_k);
+  const ExpertPlacement placement{run_.config.router.n_experts,
+                                  run_.placement.shape.expert,
+                                  expert_slices(run_.placement.shape)};
+  run_.ops.group_rows(groups, in.experts, in.weights, placement.begin(run_.placement.coord.expert));
+  const Tensor h = take(run_, groups.capacity, experts_.gate_up().rows / 2);
+  run_.ops.expert_gate_up(h, in.x, groups, experts_.gate_up());
+  const Tensor outputs = take(run_, groups.capacity, in.x.cols());
+  run_.ops.expert_down(outputs, h, groups, experts_.down());
+  run_.ops.combine(partial, outputs, groups);
+  return partial;
+}
+
+}  // namespace glm

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+#include "core/model/model.h"
+
+#include <algorithm>
+
+namespace glm {
+namespace {
+
+std::vector<int64_t> vocab_shares(const ModelConfig& config, int tensor) {
+  std::vector<int64_t> widths;
+  for (int t = 0; t < tensor; ++t)
+    widths.push_back(even_share(config.vocab, kTileRows, t, tensor).size());
+  return widths;
+}
+
+ExpertExchange::Config exchange_config(const ModelConfig& config,
+                                       const Placement& placement,
+                                       const ModelOptions& options) {
+  ExpertExchange::Config out;
+  out.placement = {config.router.n_experts, placement.shape.expert, expert_slices(placement.shape)};
+  out.top_k = config.router.top_k;
+  out.hidden = config.hidden;
+  out.max_rows = options.limits.max_rows;
+  out.kind = options.exchange;
+  return out;
+}
+
+// The tallest stack of tensors that a step takes from the arena; an upper bound, the sum of
+// everything in one layer.
+int64_t arena_bytes(const ModelConfig& config,
+                    const Placement& placement,
+                    const ModelOptions& options) {
+  const int64_t rows = options.limits.max_rows;
+  const int64_t hidden = config.hidden;
+  const int64_t tensor = placement.shape.tensor;
+  const bool gathers = placement.numerics == Numerics::kReproducible && tensor > 1;
+  const auto share = [&](int64_t n) { return (n + tensor - 1) / tensor + 2 * kQuantBlock; };
+  // x, n, output of a part; rope table.
+  int64_t floats = rows * (3 * hidden + 2 * config.rope.rotary_dim);
+  const HeadShare heads =
+      head_share(config.n_heads, config.n_kv_heads, placement.coord.tensor, placement.shape.tensor);
+  const int64_t attention =
+      rows * ((heads.query.size() * 2 + heads.key_value.size() * 2) * config.head_dim +
+              heads.query.size() * config.head_dim + 2 * kQuantBlock);
+  const int64_t gathered = gathers ? rows * 2 * (config.attention_width() + hidden) : 0;
+  const int64_t dense = rows * share(std::max(config.intermediate, config.shared_intermediate));
+  const int64_t gathered_ffn =
+      gathers ? rows * 2 * (std::max(config.intermediate, config.shared_intermediate) + hidden) : 0;
+  int64_t moe = 0;
+  if (config.is_moe()) {
+    const ExpertExchange::Config exchange = exchange_config(config, placement, options);
+    const int64_t r = ExpertExchange::max_dispatched_rows(placement.shape, exchange);
+    const int64_t top_k = config.router.top_k;
+    const int64_t slices = expert_slices(placement.shape);
+    const int64_t width = (config.moe_intermediate + slices - 1) / slices + 2 * kQuantBlock;
+    moe = rows * (config.router.n_experts + 2 * top_k + hidden) +   // router, shared
+          r * (hidden + 3 * top_k) + config.router.n_experts + 1 +  // partial, groups
+          r * top_k * (width + hidden);                             // expert rows
+  }
+  const int64_t head = options.limits.max_logits * (2 * hidden + share(config.vocab));
+  floats +=
+      std::max({attention + gathered, dense + gathered_ffn, moe + dense + gathered_ffn, head});
+  return 4 * floats + 64 * 64;  // 64: tensors of a step, each padded to 64 bytes
+}
+
+}  // namespace
+
+Model::Model(const ModelParts& parts, const ModelOptions& options)
+    : arena_(parts.device, arena_bytes(parts.config, parts.placement, options)),
+      run_{parts.config, parts.placement, parts.grid, parts.ops, arena_, parts.where},
+      weights_(parts.weights),
+      vocab_widths_(vocab_shares(parts.config, parts.placement.shape.tensor)) {
+  const ModelConfig& config = parts.config;
+  if (config.is_moe())
+    exchange_ = std::make_unique<ExpertExchange>(
+        parts.grid, parts.device, parts.ops, exchange_config(config, parts.placement, options));
+  const HeadShare heads = head_share(config.n_heads,
+                                     config.n_kv_heads,
+                                     parts.placement.coord.tensor,
+                                     parts.placement.shape.tensor);
+  cache_ = std::make_unique<KvCache>(parts.device,
+                                     options.kv_dtype,
+                                     n_local_layers(),
+                                     static_cast<int>(heads.key_value.size()),
+                                     config.head_dim,
+                                     options.kv_blocks);
+  const std::vector<float> frequencies = config.rope.inverse_frequencies();
+  const auto n = static_cast<int64_t>(frequencies.size());
+  inv_freq_ = parts.device.allocate(DType::kF32, {n});
+  parts.device.copy(inv_freq_,
+                    host_tensor(const_cast<float*>(frequencies.data()), DType::kF32, {n}));
+}
+
+Model::~Model() = default;
+
+Tensor Model::forward(const Batch& batch) {
+  arena_.rewind(0);
+  const int64_t rows = batch.n_rows();
+  const ProcessGrid& grid = run_.grid;
+  const int stage = grid.coord().pipeline;
+  const Tensor x = take(rows, run_.config.hidden);
+  rope_ = arena_.take(DType::kF32, {rows, 2, inv_freq_.rows()});
+  run_.ops.rope_table(rope_, batch.rows().positions, inv_freq_);
+
+  run_.where.part = "embedding";
+  if (grid.first_stage())
+    embed(x, batch);
+  else if (rows > 0)
+    run_.grid.world().recv(x, grid.rank_of_stage(stage - 1));
+
+  for (int64_t i = 0; i < n_local_layers(); ++i) {
+    run_.where.layer = static_cast<int>(global_layer(i));
+    forward_layer(i, x, batch);
+  }
+  run_.where.layer = -1;
+
+  run_.where.part = "stage border";
+  if (grid.last_stage()) return logits(x, batch);
+  if (rows > 0) run_.grid.world().send(x, grid.rank_of_stage(stage + 1));
+  return {};
+}
+
+void Model::embed(Tensor x, const Batch& batch) {
+  const Range share = even_share(
+      run_.config.vocab, kTileRows, run_.placement.coord.tensor, run_.placement.shape.tensor);
+  run_.ops.embed(x, batch.rows().ids, weights_.matrix("embedding"), share.begin);
+  run_.grid.tensor().all_reduce_sum(x);  // one rank has the row, the others zeros: exact
+}
+
+Tensor Model::logits(Tensor x, const Batch& batch) {
+  run_.where.part = "head";
+  const Tensor index = batch.logit_rows();
+  const Tensor picked = take(index.rows(), run_.config.hidden);
+  run_.ops.gather_rows(picked, x, index);
+  run_.ops.rms_norm(picked, picked, weights_.vector("final_norm"), run_.config.norm_eps);
+  const Weight& head = weights_.matrix(run_.config.tied ? "embedding" : "head");
+  const Tensor out = take(index.rows(), head.rows);
+  run_.ops.linear(out, picked, head);
+  return out;
+}
+
+std::string Model::layer_prefix(int64_t local_layer) const {
+  return fmt::format("layers.{}.", global_layer(local_layer));
+}
+
+const ExchangeCounters& Model::exchange_counters() const {
+  static const ExchangeCounters kNone;
+  return exchange_ == nullptr ? kNone : exchange_->counters();
+}
+
+std::unique_ptr<Model> make_model(const ModelParts& parts, const ModelOptions& options) {
+  switch (parts.config.family) {
+    case Family::kGlm4Moe:
+    case Family::kQwen3Moe:
+      return make_glm4_moe(parts, options);
+    case Family::kGlm4:
+    case Family::kGlm:
+    case Family::kChatGlm:
+      return make_glm4(parts, options);
+    case Family::kLlama:
+    case Family::kQwen3:
+      return make_llama(parts, options);
+  }
+  GLM_CHECK(false, "family {}", family_name(parts.config.family));
+}
+
+int64_t model_scratch_bytes(const ModelConfig& config,
+                            const Placement& placement,
+                            const ModelOptions& options) {
+  int64_t bytes = arena_bytes(config, placement, options) + Batch::bytes(options.limits);
+  if (config.is_moe())
+    bytes +=
+        ExpertExchange::buffer_bytes(placement.shape, exchange_config(config, placement, options));
+  return bytes;
+}
+
+OpsLimits ops_limits(const ModelConfig& config, const GridShape& shape, const StepLimits& limits) {
+  OpsLimits out;
+  const int64_t spread = std::max(1, shape.expert / std::max(1, shape.tensor));
+  out.max_rows = limits.max_rows * spread * std::max(1, config.router.top_k);
+  out.max_cols = std::max({config.hidden,
+                           config.attention_width(),
+                           config.intermediate,
+                           config.moe_intermediate,
+                           config.shared_intermediate});
+  out.max_context = limits.max_context;
+  out.max_heads = config.n_heads;
+  out.max_head_dim = config.head_dim;
+  return out;
+}
+
+}  // namespace glm

@@ -1,0 +1,90 @@
+// A model on this rank: its stage's layers, run over one step. The base class does what all
+// architectures share (embedding, stage borders, final norm, head); an architecture file holds
+// forward_layer(), straight-line and without backend or rank words. Read next: glm4_moe.cpp.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/model/layers.h"
+
+namespace glm {
+
+struct ModelOptions {
+  KvDType kv_dtype = KvDType::kF16;
+  int64_t kv_blocks = 0;  // pages of this rank's cache
+  StepLimits limits;
+  ExchangeKind exchange = ExchangeKind::kAuto;
+};
+
+// Everything a model is built on; all of it outlives the model.
+struct ModelParts {
+  const ModelConfig& config;
+  const Placement& placement;
+  ProcessGrid& grid;
+  Device& device;
+  Ops& ops;
+  const Weights& weights;
+  StepContext& where;
+};
+
+class Model {
+ public:
+  Model(const ModelParts& parts, const ModelOptions& options);
+  virtual ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  // Runs this rank's stage over the rows of a step: embeds or receives x, runs the layers, sends x
+  // on. Returns, on the last stage, this tensor rank's columns of the logits [n_logits, local
+  // vocabulary]; absent elsewhere. Valid until the next call. Collective over the replica; all data
+  // ranks call it for every step, with 0 rows where idle.
+  Tensor forward(const Batch& batch);
+
+  // Vocabulary columns of each tensor rank of the last stage.
+  const std::vector<int64_t>& vocab_widths() const { return vocab_widths_; }
+  const ExchangeCounters& exchange_counters() const;
+
+ protected:
+  // x [T, hidden], the residual stream, updated in place. local_layer counts from 0 on this stage.
+  virtual void forward_layer(int64_t local_layer, Tensor x, const Batch& batch) = 0;
+
+  Tensor take(int64_t rows, int64_t cols) { return arena_.take(DType::kF32, {rows, cols}); }
+  std::string layer_prefix(int64_t local_layer) const;
+  int64_t global_layer(int64_t local_layer) const {
+    return run_.placement.layers().begin + local_layer;
+  }
+  int64_t n_local_layers() const { return run_.placement.layers().size(); }
+
+  Arena arena_;
+  Runtime run_;
+  const Weights& weights_;
+  std::unique_ptr<ExpertExchange> exchange_;
+  std::unique_ptr<KvCache> cache_;
+  Tensor rope_;  // the step's table
+
+ private:
+  void embed(Tensor x, const Batch& batch);
+  Tensor logits(Tensor x, const Batch& batch);
+
+  Tensor inv_freq_;
+  std::vector<int64_t> vocab_widths_;
+};
+
+// The forward pass for the family of parts.config.
+std::unique_ptr<Model> make_model(const ModelParts& parts, const ModelOptions& options);
+
+// One per architecture file.
+std::unique_ptr<Model> make_glm4(const ModelParts& parts, const ModelOptions& options);
+std::unique_ptr<Model> make_glm4_moe(const ModelParts& parts, const ModelOptions& options);
+std::unique_ptr<Model> make_llama(const ModelParts& parts, const ModelOptions& options);
+
+// For the memory plan: bytes that Model's constructor takes beside the weights and the cache (step
+// scratch, exchange buffers), the limits of its operations, and what they take.
+int64_t model_scratch_bytes(const ModelConfig& config,
+                            const Placement& placement,
+                            const ModelOptions& options);
+OpsLimits ops_limits(const ModelConfig& config, const GridShape& shape, const StepLimits& limits);
+
+}  // namespace glm

@@ -1,0 +1,66 @@
+// This rank's share of the weights: read by slabs from the model file into one allocation of the
+// device, reached by the names of the tensor table. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "core/base/device.h"
+#include "core/model/shard.h"
+#include "io/model_file.h"
+#include "kernels/types.h"
+
+namespace glm {
+
+// Where a rank stands and how matrices are divided: everything shard_of() needs.
+struct Placement {
+  GridShape shape;
+  GridCoord coord;
+  std::vector<Range> stages;  // layers of each stage
+  Numerics numerics = Numerics::kDefault;
+
+  Range layers() const { return stages[static_cast<size_t>(coord.pipeline)]; }
+};
+
+// The stored types a model file states, by tensor name.
+std::map<std::string, StoredType, std::less<>> stored_types(const ModelIndex& index);
+
+class Weights {
+ public:
+  // Reads every tensor of the table that this rank holds (MTP left out), one after the other.
+  // Throws Error(kModelFile) naming the tensor when the file lacks it or has another shape,
+  // Error(kResources) without memory.
+  Weights(const ModelConfig& config,
+          const ModelIndex& index,
+          const Placement& placement,
+          Device& device,
+          bool verify);
+
+  // A matrix or a stack of them; rows or columns may be 0 where this rank has no share.
+  const Weight& matrix(std::string_view name) const;
+  // A vector as f32 tensor; absent when the model has none of this name.
+  Tensor vector(std::string_view name) const;
+  const Slab& slab(std::string_view name) const;
+  bool contains(std::string_view name) const { return held_.contains(name); }
+
+  int64_t bytes() const { return bytes_; }  // of values and scales
+  int64_t bytes_read() const { return bytes_read_; }
+  double load_seconds() const { return load_seconds_; }
+
+ private:
+  struct Held {
+    Slab slab;
+    Weight weight;  // vectors: rows x 1, f32
+  };
+  const Held& held(std::string_view name) const;
+
+  std::map<std::string, Held, std::less<>> held_;
+  Device& device_;
+  int64_t bytes_ = 0;
+  int64_t bytes_read_ = 0;
+  double load_seconds_ = 0;
+};
+
+}  // namespace glm
