@@ -47,6 +47,18 @@ class MpiSession {
   std::unique_ptr<Impl> impl_;
 };
 
+// The main of a program: opens a session and runs `body` in it. Covers errors of the start as well.
+//   int main(int argc, char** argv) {
+//     return glm::run_mpi_program(argc, argv, "glm_infer", [&](glm::MpiSession& session) { ... });
+//   }
+int run_mpi_program(int argc,
+                    char** argv,
+                    const std::string& program,
+                    const std::function<int(MpiSession& session)>& body);
+
+// More ranks than the host has cores for this job.
+bool ranks_exceed_cores(int node_size);
+
 // Cores this rank may use: the node's allowed cores (those of the launcher when mpirun has bound us
 // to one) divided by the ranks of the node.
 struct CpuShare {

@@ -1,0 +1,60 @@
+// Memory that the ranks of one host share: a heartbeat of each, and the choice of the one rank that
+// reports an error. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <mpi.h>
+
+namespace glm {
+
+class NodeBoard {
+ public:
+  // Collective over `node`, the ranks of one host.
+  NodeBoard(MPI_Comm node, int world_rank, const std::string& host);
+  ~NodeBoard();
+  NodeBoard(const NodeBoard&) = delete;
+  NodeBoard& operator=(const NodeBoard&) = delete;
+
+  // Starts the thread that shows, ten times a second, that this process runs.
+  void start_heartbeat();
+  // "rank 3 on host n1 has not shown a heartbeat for 5.1 s: stopped or swapped out?", or "".
+  std::string stalled_text() const;
+  // True for one rank of the host, once.
+  bool elect() const;
+  // After `seconds` the heartbeat thread calls `expired`; 0 takes it back. For blocking MPI calls.
+  void set_alarm(double seconds, const std::function<void()>& expired);
+  // Gives the shared memory back; collective, before MPI_Finalize.
+  void release();
+
+ private:
+  struct alignas(64) Slot {
+    std::atomic<int64_t> beat_ns{0};  // monotonic clock of the host, 0 before the first
+    std::atomic<int> world_rank{-1};
+    std::atomic<int> reporter{0};  // of slot 0: somebody has been elected
+  };
+  void beat();
+  void stop();
+
+  std::string host_;
+  MPI_Win window_ = MPI_WIN_NULL;
+  std::vector<Slot*> slots_;          // of each rank of the host
+  std::unique_ptr<Slot> own_memory_;  // a host with one rank needs no window
+  Slot* mine_ = nullptr;
+  std::thread thread_;
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  bool stopping_ = false;
+  int64_t alarm_ns_ = 0;
+  std::function<void()> expired_;
+};
+
+}  // namespace glm

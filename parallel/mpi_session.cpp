@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT
+#include "parallel/mpi_session.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdlib>
+#include <exception>
+#include <limits>
+#include <new>
+#include <optional>
+#include <thread>
+
+#include <mpi.h>
+#include <unistd.h>
+
+#include "parallel/group_communicator.h"
+#include "parallel/mpi_launch.h"
+#include "parallel/mpi_node_board.h"
+#include "parallel/mpi_transport.h"
+
+namespace glm {
+namespace {
+
+// A rank that does not report waits this long to be ended with the job.
+constexpr auto kLongestFarewell = std::chrono::seconds(10);
+// Between the reports of neighbouring hosts: the first one ends the job before the next speaks.
+constexpr auto kHostDelay = std::chrono::milliseconds(400);
+constexpr int kMostHostDelays = 5;
+constexpr size_t kLongestLine = 4000;
+
+// An error that every rank has in the same words: said once, and all leave in good order.
+class AgreedError final : public Error {
+ public:
+  using Error::Error;
+};
+
+struct Failure {
+  ExitCode code = ExitCode::kRuntime;
+  std::string text;
+};
+
+Failure describe(const std::exception_ptr& exception) {
+  try {
+    std::rethrow_exception(exception);
+  } catch (const Error& error) {
+    return {error.code(), error.what()};
+  } catch (const std::bad_alloc&) {
+    return {ExitCode::kResources,
+            "out of memory; use more ranks, a smaller --context or a smaller dtype"};
+  } catch (const std::exception& error) {
+    return {ExitCode::kRuntime, error.what()};
+  } catch (...) {
+    return {ExitCode::kRuntime, "an exception of unknown type"};
+  }
+}
+
+// One line, one write: lines of several processes do not mix.
+void write_error(const std::string& program, const std::string& text) {
+  const std::string line = fmt::format("{}: error: {}\n", program, escaped(text, kLongestLine));
+  size_t done = 0;
+  while (done < line.size()) {
+    const ssize_t wrote = write(STDERR_FILENO, line.data() + done, line.size() - done);
+    if (wrote <= 0) return;
+    done += static_cast<size_t>(wrote);
+  }
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+}
+
+}  // namespace
+
+struct MpiSession::Impl {
+  std::string program;
+  std::string host = host_name();
+  CommOptions options;
+  bool own_mpi = false;  // initialised here, so finalised here
+  MPI_Comm comm = MPI_COMM_NULL;
+  MPI_Comm node = MPI_COMM_NULL;
+  int rank = 0;
+  int size = 1;
+  int node_rank = 0;
+  int node_size = 1;
+  int node_index = 0;
+  std::unique_ptr<NodeBoard> board;
+  std::shared_ptr<MpiTransport> transport;
+  std::unique_ptr<GroupCommunicator> world;
+
+  ~Impl() { close(); }
+  void open(int* argc, char*** argv);
+  void close();
+  int report(const Failure& failure);
+  std::string signed_text(const std::string& text) const;
+};
+
+void MpiSession::Impl::open(int* argc, char*** argv) {
+  int provided = 0;
+  if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+    fail(ExitCode::kCommunication, "MPI_Init_thread failed");
+  own_mpi = true;
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
+  check_mpi(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check_mpi(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(comm, &size), "MPI_Comm_size");
+  check_mpi(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node),
+            "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_rank(node, &node_rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(node, &node_size), "MPI_Comm_size");
+  board = std::make_unique<NodeBoard>(node, rank, host);
+  transport = std::make_shared<MpiTransport>(comm, *board, ranks_exceed_cores(node_size));
+  world = GroupCommunicator::world(transport, options);
+  std::vector<std::string> hosts = all_gather_strings(*world, host);
+  // Hosts in the order of their first ranks.
+  std::vector<std::string> seen;
+  for (const std::string& name : hosts)
+    if (std::find(seen.begin(), seen.end(), name) == seen.end()) seen.push_back(name);
+  node_index = static_cast<int>(std::find(seen.begin(), seen.end(), host) - seen.begin());
+  transport->set_hosts(std::move(hosts));
+}
+
+void MpiSession::Impl::close() {
+  if (!own_mpi) return;
+  own_mpi = false;
+  world.reset();
+  transport.reset();
+  if (board) board->release();
+  if (node != MPI_COMM_NULL) MPI_Comm_free(&node);
+  if (comm != MPI_COMM_NULL) MPI_Comm_free(&comm);
+  MPI_Finalize();
+}
+
+std::string MpiSession::Impl::signed_text(const std::string& text) const {
+  return size == 1 ? text : fmt::format("{} [rank {} of {} on host {}]", text, rank, size, host);
+}
+
+// Alone: says the error and returns the code. Of several ranks one speaks and ends the job; the
+// others keep silent until they are ended.
+int MpiSession::Impl::report(const Failure& failure) {
+  const int code = static_cast<int>(failure.code);
+  if (size == 1) {
+    write_error(program, failure.text);
+    return code;
+  }
+  if (board->elect()) {
+    std::this_thread::sleep_for(std::min(node_index, kMostHostDelays) * kHostDelay);
+    write_error(program, signed_text(failure.text));
+    MPI_Abort(MPI_COMM_WORLD, code);
+  }
+  std::this_thread::sleep_for(kLongestFarewell);
+  _exit(code);
+}
+
+MpiSession::MpiSession(int* argc, char*** argv, const std::string& program)
+    : impl_(std::make_unique<Impl>()) {
+  static constexpr auto kAdvice =
+      "this Slurm step has several tasks, but each would be a job of one rank: launch with srun "
+      "--mpi=pmix";
+  impl_->program = program;
+  if (split_slurm_step() && started_alone()) throw Error(ExitCode::kUsage, kAdvice);
+  prepare_environment();
+  impl_->open(argc, argv);
+  if (split_slurm_step() && impl_->size == 1) throw Error(ExitCode::kUsage, kAdvice);
+}
+
+MpiSession::~MpiSession() = default;
+
+void MpiSession::configure(const CommOptions& options) {
+  impl_->options = options;
+  impl_->world->set_options(options);
+  impl_->board->start_heartbeat();
+}
+
+Communicator& MpiSession::world() { return *impl_->world; }
+int MpiSession::node_rank() const { return impl_->node_rank; }
+int MpiSession::node_size() const { return impl_->node_size; }
+std::string MpiSession::host() const { return impl_->host; }
+
+std::string MpiSession::library_version() const {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  check_mpi(MPI_Get_library_version(text.data(), &length), "MPI_Get_library_version");
+  const std::string all(text.data(), static_cast<size_t>(length));
+  return all.substr(0, all.find(','));
+}
+
+int MpiSession::run(const std::function<int()>& body) {
+  try {
+    int code = 0;
+    try {
+      code = body();
+    } catch (const AgreedError& error) {
+      if (impl_->rank == 0) write_error(impl_->program, error.what());
+      code = static_cast<int>(error.code());
+    }
+    // Nobody enters MPI_Finalize, which has no deadline, before all have come this far.
+    impl_->world->barrier();
+    return code;
+  } catch (...) {
+    return impl_->report(describe(std::current_exception()));
+  }
+}
+
+void MpiSession::on_root(const std::function<void()>& judge) {
+  Failure failure{ExitCode::kOk, {}};
+  if (impl_->rank == 0) {
+    try {
+      judge();
+    } catch (...) {
+      failure = describe(std::current_exception());
+    }
+  }
+  auto code = static_cast<int32_t>(failure.code);
+  impl_->world->broadcast(host_tensor(&code, DType::kI32, {1}), 0);
+  if (code == 0) return;
+  broadcast_string(*impl_->world, failure.text, 0);
+  throw AgreedError(static_cast<ExitCode>(code), failure.text);
+}
+
+int run_mpi_program(int argc,
+                    char** argv,
+                    const std::string& program,
+                    const std::function<int(MpiSession&)>& body) {
+  try {
+    MpiSession session(&argc, &argv, program);
+    return session.run([&] { return body(session); });
+  } catch (...) {
+    // No session, so no ranks to agree with: of the tasks of a Slurm step the first one speaks.
+    const Failure failure = describe(std::current_exception());
+    const char* task = std::getenv("SLURM_PROCID");
+    if (task == nullptr || std::string(task) == "0") write_error(program, failure.text);
+    return static_cast<int>(failure.code);
+  }
+}
+
+}  // namespace glm

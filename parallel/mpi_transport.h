@@ -1,0 +1,57 @@
+// Byte ranges by MPI_Isend and MPI_Irecv on one communicator. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <mpi.h>
+
+#include "parallel/mpi_node_board.h"
+#include "parallel/transport.h"
+
+namespace glm {
+
+// Throws Error(kCommunication) with MPI's own text for a result that is not MPI_SUCCESS.
+void check_mpi(int result, const char* call);
+
+class MpiTransport final : public Transport {
+ public:
+  // comm returns errors; the transport does not own it. board tells of ranks that stand still.
+  MpiTransport(MPI_Comm comm, const NodeBoard& board, bool crowded);
+  // Host of each rank; before it is set, messages name ranks only.
+  void set_hosts(std::vector<std::string> hosts) { hosts_ = std::move(hosts); }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  void start(int tag, std::span<const Transfer> transfers) override;
+  bool poll(std::span<uint8_t> done) override;
+  void cancel() override;
+  bool crowded() const override { return crowded_; }
+  std::string rank_text(int rank) const override;
+  std::string stalled_text() const override { return board_.stalled_text(); }
+
+ private:
+  // A transfer, or a piece of one that MPI's int counts cannot hold.
+  struct Piece {
+    size_t transfer;
+    int peer;
+    int bytes;
+    bool receive;
+  };
+  void check_piece(const Piece& piece, const MPI_Status& status, int result) const;
+
+  MPI_Comm comm_;
+  const NodeBoard& board_;
+  bool crowded_;
+  int rank_ = 0;
+  int size_ = 1;
+  int largest_tag_ = 32767;
+  std::vector<std::string> hosts_;
+  std::vector<MPI_Request> requests_;
+  std::vector<Piece> pieces_;
+  std::vector<int> left_;  // unfinished pieces of each transfer
+  std::vector<int> finished_;
+  std::vector<MPI_Status> statuses_;
+};
+
+}  // namespace glm

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+#include "parallel/progress.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include <sched.h>
+
+namespace glm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+// How long an idle rank only polls, and only yields, before it naps; a nap doubles up to the limit.
+// On a crowded host the core is yielded at once: the rank waited for may need it.
+constexpr double kSpinSeconds = 20e-6;
+constexpr double kYieldSeconds = 300e-6;
+constexpr auto kFirstNap = std::chrono::microseconds(5);
+constexpr auto kLongestNap = std::chrono::microseconds(80);
+// A gap between two polls that counts as waiting. Longer ones mean that this process itself stood
+// still (stopped, suspended), which is no fault of its peers.
+constexpr double kLongestGap = 0.5;
+constexpr size_t kPeersNamed = 8;
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+class IdleLoop {
+ public:
+  explicit IdleLoop(bool crowded) : crowded_(crowded), last_(Clock::now()) {}
+
+  // Seconds of waiting since something moved.
+  double waited() const { return waited_; }
+  void moved() {
+    waited_ = 0;
+    nap_ = kFirstNap;
+    last_ = Clock::now();
+  }
+  void idle() {
+    if (waited_ < kSpinSeconds && !crowded_) {
+      relax();
+    } else if (waited_ < kYieldSeconds) {
+      sched_yield();
+    } else {
+      std::this_thread::sleep_for(nap_);
+      nap_ = std::min<std::chrono::microseconds>(2 * nap_, kLongestNap);
+    }
+    const Clock::time_point now = Clock::now();
+    waited_ += std::min(seconds(now - last_), kLongestGap);
+    last_ = now;
+  }
+
+ private:
+  bool crowded_;
+  double waited_ = 0;
+  std::chrono::microseconds nap_ = kFirstNap;
+  Clock::time_point last_;
+};
+
+// The peers that have not delivered, or, if all have, those that have not taken.
+std::string peers_text(std::span<const Transfer> transfers, std::span<const uint8_t> done) {
+  std::vector<int> senders, receivers;
+  for (size_t i = 0; i < transfers.size(); ++i)
+    if (done[i] == 0) (transfers[i].receive ? senders : receivers).push_back(transfers[i].peer);
+  std::vector<int>& peers = senders.empty() ? receivers : senders;
+  std::sort(peers.begin(), peers.end());
+  peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
+  std::string text;
+  for (size_t i = 0; i < std::min(peers.size(), kPeersNamed); ++i)
+    text += fmt::format("{}rank {}", i == 0 ? "" : ", ", peers[i]);
+  if (peers.size() > kPeersNamed) text += fmt::format(" and {} others", peers.size() - kPeersNamed);
+  return senders.empty() ? text + " to receive" : text;
+}
+
+std::string place_text(const StepContext* context) {
+  if (context == nullptr) return {};
+  std::string text;
+  const std::string part = context->part;
+  if (context->layer >= 0) {
+    text = fmt::format(", layer {}", context->layer);
+    if (!part.empty()) text += fmt::format(" ({})", part);
+  } else if (!part.empty()) {
+    text = ", " + part;
+  }
+  return text + fmt::format(", {} step {}", context->phase, context->step);
+}
+
+std::string where_text(const Operation& operation, const CommOptions& options) {
+  return fmt::format("in {} of group {}{}, seq {}",
+                     operation.verb,
+                     *operation.group,
+                     place_text(options.context),
+                     operation.sequence);
+}
+
+}  // namespace
+
+void Progress::run(Transport& transport,
+                   int tag,
+                   std::span<const Transfer> transfers,
+                   const Operation& operation,
+                   const CommOptions& options) {
+  if (transfers.empty()) return;
+  done_.assign(transfers.size(), 0);
+  try {
+    transport.start(tag, transfers);
+    wait(transport, transfers, operation, options);
+  } catch (...) {
+    transport.cancel();
+    throw;
+  }
+}
+
+void Progress::wait(Transport& transport,
+                    std::span<const Transfer> transfers,
+                    const Operation& operation,
+                    const CommOptions& options) {
+  IdleLoop loop(transport.crowded());
+  while (true) {
+    bool moved = false;
+    try {
+      moved = transport.poll(done_);
+    } catch (const Error& error) {
+      fail(error.code(), "{} {}", error.what(), where_text(operation, options));
+    }
+    if (moved) {
+      if (std::all_of(done_.begin(), done_.end(), [](uint8_t done) { return done != 0; })) return;
+      loop.moved();
+      continue;
+    }
+    loop.idle();
+    if (loop.waited() < options.timeout_seconds) continue;
+    const std::string stalled = transport.stalled_text();
+    fail(ExitCode::kCommunication,
+         "{} waited {:.3g} s {}; waiting for {}{}{}",
+         transport.rank_text(transport.rank()),
+         options.timeout_seconds,
+         where_text(operation, options),
+         peers_text(transfers, done_),
+         stalled.empty() ? "" : "; ",
+         stalled);
+  }
+}
+
+}  // namespace glm

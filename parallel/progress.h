@@ -1,0 +1,41 @@
+// The one loop in which ranks wait. It has the deadline, gives the core away while nothing moves,
+// and knows what the rank was doing when the deadline passes. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "parallel/communicator.h"
+#include "parallel/transport.h"
+
+namespace glm {
+
+// The verb of a group, for messages.
+struct Operation {
+  const char* verb = "";
+  const std::string* group = nullptr;
+  int64_t sequence = 0;
+};
+
+// Runs sets of transfers to their end. Reuses its memory from call to call.
+class Progress {
+ public:
+  // Returns when all transfers are done. Throws Error(kCommunication) when nothing moved for
+  // options.timeout_seconds, or when the transport failed; nothing is left in flight then.
+  void run(Transport& transport,
+           int tag,
+           std::span<const Transfer> transfers,
+           const Operation& operation,
+           const CommOptions& options);
+
+ private:
+  void wait(Transport& transport,
+            std::span<const Transfer> transfers,
+            const Operation& operation,
+            const CommOptions& options);
+
+  std::vector<uint8_t> done_;
+};
+
+}  // namespace glm

@@ -1,0 +1,53 @@
+// What a group needs from the machine below it: byte ranges moved between ranks of the world,
+// started together and polled. The collectives (group_communicator.cpp) and the one waiting loop
+// (progress.cpp) are written once on top. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace glm {
+
+// One byte range to or from a rank of the world; bytes > 0.
+struct Transfer {
+  int peer = 0;
+  std::byte* data = nullptr;
+  int64_t bytes = 0;
+  bool receive = false;
+};
+
+// One per rank, shared by all groups of the rank and used by one thread. Transfers between the same
+// two ranks with the same tag arrive in the order in which they were started.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // Starts a set; there is one set at a time.
+  virtual void start(int tag, std::span<const Transfer> transfers) = 0;
+  // Moves the set on. Sets done[i] for finished transfers; true when anything moved. Throws
+  // Error(kCommunication) when a message has another size than expected.
+  virtual bool poll(std::span<uint8_t> done) = 0;
+  // Gives up what is left of the set after an error: its memory is not touched any more.
+  virtual void cancel() = 0;
+
+  // More ranks than cores on this host: a waiting rank gives its core away at once.
+  virtual bool crowded() const = 0;
+  // "rank 2 (host n1)".
+  virtual std::string rank_text(int rank) const = 0;
+  // What is known about ranks of this host that stand still, as a clause for a message; "" if none.
+  virtual std::string stalled_text() const { return {}; }
+
+  // Groups that share two ranks have different tags: the members of a new group take the largest of
+  // their next tags, and go on behind it.
+  int next_tag() const { return next_tag_; }
+  void set_next_tag(int tag) { next_tag_ = tag; }
+
+ private:
+  int next_tag_ = 1;
+};
+
+}  // namespace glm
