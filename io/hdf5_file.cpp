@@ -51,6 +51,9 @@ Hdf5Handle open_attribute(const Hdf5Calls& calls, hid_t object, const char* name
 }  // namespace
 
 Hdf5Calls::Hdf5Calls(std::string path, ExitCode code) : path_(std::move(path)), code_(code) {
+  // A damaged file can leave the library unable to end itself, which it then says on stderr when
+  // the program exits. All that we open we close. Refused when the library already runs: no matter.
+  static_cast<void>(H5dont_atexit());
   check(H5open(), "HDF5 library");
   check(H5Eget_auto2(H5E_DEFAULT, &print_, &print_data_), "HDF5 library");
   check(H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr), "HDF5 library");

@@ -23,9 +23,11 @@ bool plain_tensor_name(std::string_view name) {
 PlaneLayout make_plane(std::string name,
                        Element element,
                        std::vector<int64_t> dims,
+                       const std::string& where,
                        ExitCode code) {
+  const std::string what = fmt::format("{}: {}", where, name);
   int64_t bytes = element_bytes(element);
-  for (const int64_t dim : dims) bytes = checked_mul(bytes, dim, name, code);
+  for (const int64_t dim : dims) bytes = checked_mul(bytes, dim, what, code);
   return {std::move(name), element, std::move(dims), bytes};
 }
 
@@ -64,21 +66,27 @@ std::vector<PlaneLayout> plane_layouts(const std::string& name,
                                        DType dtype,
                                        Packing packing,
                                        std::span<const int64_t> dims,
+                                       const std::string& where,
                                        ExitCode code) {
   if (!plain_tensor_name(name))
-    fail(code, "\"{}\" is no name of a tensor in a model file", escaped(name));
+    fail(code, "{}: \"{}\" is no name of a tensor in a model file", where, escaped(name));
   if (dims.empty() || dims.size() > 3 || std::ranges::any_of(dims, [](int64_t d) { return d < 1; }))
-    fail(code, "tensor {}: dims [{}] are not 1 to 3 positive sizes", name, fmt::join(dims, ", "));
+    fail(code,
+         "{}: {}: dims [{}] are not 1 to 3 positive sizes",
+         where,
+         name,
+         fmt::join(dims, ", "));
   if (!is_quantized(dtype)) {
     if (packing != Packing::kRows)
-      fail(code, "tensor {}: {} is never packed as tile16", name, dtype_name(dtype));
-    return {make_plane(name, plain_element(dtype), {dims.begin(), dims.end()}, code)};
+      fail(code, "{}: {}: {} is never packed as tile16", where, name, dtype_name(dtype));
+    return {make_plane(name, plain_element(dtype), {dims.begin(), dims.end()}, where, code)};
   }
   const bool tiles = packing == Packing::kTile16;
   if (dims.size() < 2 || dims.back() % kQuantBlock != 0 ||
       (tiles && dims[dims.size() - 2] % kTileRows != 0))
     fail(code,
-         "tensor {}: dims [{}] do not go with {} packed as {}",
+         "{}: {}: dims [{}] do not go with {} packed as {}",
+         where,
          name,
          fmt::join(dims, ", "),
          dtype_name(dtype),
@@ -97,8 +105,9 @@ std::vector<PlaneLayout> plane_layouts(const std::string& name,
     values.insert(values.end(), {rows, q40 ? cols / 2 : cols});
     scales.insert(scales.end(), {rows, blocks});
   }
-  return {make_plane(name, q40 ? Element::kU8 : Element::kI8, std::move(values), code),
-          make_plane(name + std::string(kScalesSuffix), Element::kF16, std::move(scales), code)};
+  return {
+      make_plane(name, q40 ? Element::kU8 : Element::kI8, std::move(values), where, code),
+      make_plane(name + std::string(kScalesSuffix), Element::kF16, std::move(scales), where, code)};
 }
 
 std::span<const TextPlace> text_places() {
@@ -158,10 +167,10 @@ std::string index_text(const ModelIndex& index) {
 namespace {
 
 TensorEntry parse_entry(const Json& object, const std::string& path, int64_t file_bytes) {
-  const std::string where = path + " /index";
+  const std::string where = path + ": /index";
   TensorEntry entry;
   entry.name = json_string(object, "name", where, kBad);
-  const std::string of = fmt::format("{} /index: {}", path, escaped(entry.name));
+  const std::string of = fmt::format("{}: {}", where, entry.name);
   const auto dtype = parse_dtype(json_string(object, "dtype", of, kBad));
   const auto packing = parse_packing(json_string(object, "packing", of, kBad));
   if (!dtype || !packing) fail(kBad, "{}: unknown dtype or packing", escaped(of));
@@ -183,7 +192,8 @@ TensorEntry parse_entry(const Json& object, const std::string& path, int64_t fil
   entry.scales_offset = size("scales_offset", file_bytes);
   entry.scales_bytes = size("scales_bytes", file_bytes - entry.scales_offset);
   entry.first_block = size("first_block", int64_t{1} << 40);
-  const auto planes = plane_layouts(entry.name, entry.dtype, entry.packing, entry.dims, kBad);
+  const auto planes =
+      plane_layouts(entry.name, entry.dtype, entry.packing, entry.dims, escaped(where), kBad);
   const int64_t scales = planes.size() > 1 ? planes[1].bytes : 0;
   if (entry.values_bytes != planes[0].bytes || entry.scales_bytes != scales)
     fail(kBad,
@@ -223,8 +233,9 @@ void check_disjoint(const ModelIndex& index, const std::string& path) {
 void parse_index_text(std::string_view text, ModelIndex& index) {
   const std::string path = escaped(index.path);
   const JsonLimits limits = {kMaxIndexBytes, 8, kMaxPlanes * 16};
-  const Json root = parse_json(text, index.path + " /index", kBad, limits);
-  index.block_bytes = json_int(root, "block_bytes", 4096, int64_t{1} << 26, index.path, kBad);
+  const Json root = parse_json(text, index.path + ": /index", kBad, limits);
+  index.block_bytes =
+      json_int(root, "block_bytes", 4096, int64_t{1} << 26, index.path + ": /index", kBad);
   const auto tensors = root.find("tensors");
   if (tensors == root.end() || !tensors->is_array())
     fail(kBad, "{}: /index: tensors must be an array", path);

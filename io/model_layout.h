@@ -54,6 +54,7 @@ std::vector<PlaneLayout> plane_layouts(const std::string& name,
                                        DType dtype,
                                        Packing packing,
                                        std::span<const int64_t> dims,
+                                       const std::string& where,
                                        ExitCode code);
 
 // The texts with the path of the dataset that holds each.

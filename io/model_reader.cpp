@@ -158,13 +158,14 @@ class Judge {
     std::array<hsize_t, H5S_MAX_RANK> sizes = {};
     const int rank = H5Sget_simple_extent_dims(space, sizes.data(), nullptr);
     if (rank < 1) calls_.reject("the dataset {} has no dims", name);
+    const std::string what = fmt::format("{}: {}", escaped(file_.path()), name);
     dims.clear();
     int64_t bytes = element_bytes(element);
     for (int i = 0; i < rank; ++i) {
       if (!std::in_range<int64_t>(sizes[static_cast<size_t>(i)]))
         calls_.reject("the dataset {} has impossible dims", name);
       dims.push_back(static_cast<int64_t>(sizes[static_cast<size_t>(i)]));
-      bytes = checked_mul(bytes, dims.back(), name, kBad);
+      bytes = checked_mul(bytes, dims.back(), what, kBad);
     }
     const haddr_t offset = H5Dget_offset(object);
     if (offset == HADDR_UNDEF || H5Dget_storage_size(object) != static_cast<hsize_t>(bytes) ||
@@ -210,7 +211,7 @@ class Judge {
     std::vector<int64_t> dims;
     for (const TensorEntry& entry : index_.entries)
       for (const PlaneLayout& plane :
-           plane_layouts(entry.name, entry.dtype, entry.packing, entry.dims, kBad)) {
+           plane_layouts(entry.name, entry.dtype, entry.packing, entry.dims, file_.path(), kBad)) {
         const bool scales = plane.name != entry.name;
         const Extent extent = dataset(group, plane.name.c_str(), plane.element, dims);
         if (dims != plane.dims || extent.bytes != plane.bytes ||

@@ -204,8 +204,8 @@ void ModelWriter::Impl::weight_datasets(const Hdf5Calls& calls,
   entry.dtype = tensor.dtype;
   entry.packing = tensor.packing;
   entry.dims = tensor.dims;
-  for (const PlaneLayout& plane :
-       plane_layouts(tensor.name, tensor.dtype, tensor.packing, tensor.dims, ExitCode::kRuntime)) {
+  for (const PlaneLayout& plane : plane_layouts(
+           tensor.name, tensor.dtype, tensor.packing, tensor.dims, partial, ExitCode::kRuntime)) {
     GLM_CHECK(!planes.contains(plane.name), "{} is announced twice", plane.name);
     const Hdf5Handle object = dataset(calls, root, plane.name, plane.element, plane.dims);
     write_text_attribute(calls, object, "dtype", dtype_name(tensor.dtype));
