@@ -77,6 +77,7 @@ struct MpiSession::Impl {
   std::string program;
   std::string host = host_name();
   CommOptions options;
+  StepContext leaving{"exit", 0, -1, ""};
   bool own_mpi = false;  // initialised here, so finalised here
   MPI_Comm comm = MPI_COMM_NULL;
   MPI_Comm node = MPI_COMM_NULL;
@@ -126,6 +127,7 @@ void MpiSession::Impl::close() {
   own_mpi = false;
   world.reset();
   transport.reset();
+  // What follows waits inside MPI, without a deadline of ours.
   if (board) board->release();
   if (node != MPI_COMM_NULL) MPI_Comm_free(&node);
   if (comm != MPI_COMM_NULL) MPI_Comm_free(&comm);
@@ -195,7 +197,9 @@ int MpiSession::run(const std::function<int()>& body) {
       if (impl_->rank == 0) write_error(impl_->program, error.what());
       code = static_cast<int>(error.code());
     }
-    // Nobody enters MPI_Finalize, which has no deadline, before all have come this far.
+    // Nobody enters MPI_Finalize, which has no deadline, before all have come this far. The body's
+    // own context and trace may be gone.
+    impl_->world->set_options({impl_->options.timeout_seconds, &impl_->leaving, nullptr});
     impl_->world->barrier();
     return code;
   } catch (...) {

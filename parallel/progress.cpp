@@ -126,6 +126,8 @@ void Progress::wait(Transport& transport,
     bool moved = false;
     try {
       moved = transport.poll(done_);
+    } catch (const ReleasedError&) {
+      throw;
     } catch (const Error& error) {
       fail(error.code(), "{} {}", error.what(), where_text(operation, options));
     }

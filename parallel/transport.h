@@ -8,7 +8,15 @@
 #include <span>
 #include <string>
 
+#include "core/base/check.h"
+
 namespace glm {
+
+// Of a rank that stops waiting because another one has failed; not the cause of anything.
+class ReleasedError final : public Error {
+ public:
+  using Error::Error;
+};
 
 // One byte range to or from a rank of the world; bytes > 0.
 struct Transfer {
