@@ -58,7 +58,7 @@ mapfile -t apps < <(own_sources | grep '^apps/')
 if [ "${#apps[@]}" -ne 0 ]; then
   while IFS= read -r option; do
     if ! grep -qE -- "\`${option}[\` =]" docs/*.md; then wrong "docs: option $option is not documented"; fi
-  done < <(grep -ohE '"(-[A-Za-z],)?--[a-z][a-z-]+' "${apps[@]}" | grep -oE -- '--[a-z-]+' | sort -u)
+  done < <(grep -ohE '"!?(-[A-Za-z],)?--[a-z][a-z-]+' "${apps[@]}" | grep -oE -- '--[a-z-]+' | sort -u)
   while IFS= read -r option; do
     if ! grep -qE -- "$option\b" "${apps[@]}"; then wrong "docs/running.md: $option does not exist in apps/"; fi
   done < <(grep -oE '^\| `--[a-z-]+' docs/running.md | grep -oE -- '--[a-z-]+' | sort -u)
