@@ -1,0 +1,194 @@
+// Shared parts of the programs. SPDX-License-Identifier: MIT
+#include "apps/program.h"
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <exception>
+#include <limits>
+#include <new>
+#include <utility>
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include "git_version.h"
+
+namespace glm {
+namespace {
+
+void print_error(const std::string& program, std::string_view message) {
+  const std::string line = fmt::format("{}: error: {}\n", program, message);
+  std::fwrite(line.data(), 1, line.size(), stderr);
+  std::fflush(stderr);
+}
+
+// Line breaks of messages that others wrote.
+std::string one_line(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return escaped(text, 500);
+}
+
+}  // namespace
+
+int run_program(const std::string& program, const std::function<int()>& body) {
+  try {
+    const int code = body();
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      fail(ExitCode::kRuntime, "cannot write to standard output");
+    return code;
+  } catch (const Error& error) {
+    print_error(program, error.what());
+    return static_cast<int>(error.code());
+  } catch (const std::bad_alloc&) {
+    print_error(program, "out of memory");
+    return static_cast<int>(ExitCode::kResources);
+  } catch (const std::exception& error) {
+    print_error(program, one_line(error.what()));
+    return static_cast<int>(ExitCode::kRuntime);
+  }
+}
+
+bool parse_options(CLI::App& app, int argc, const char* const* argv, std::string& text) {
+  try {
+    app.parse(argc, argv);
+    return true;
+  } catch (const CLI::CallForVersion& version) {
+    text = version.what();
+  } catch (const CLI::CallForAllHelp&) {
+    text = app.help("", CLI::AppFormatMode::All);
+  } catch (const CLI::CallForHelp&) {
+    // The help of the subcommand that was asked for.
+    const auto parsed = app.get_subcommands();
+    text = (parsed.empty() ? &app : parsed.front())->help();
+  } catch (const CLI::ParseError& error) {
+    fail(ExitCode::kUsage, "{}; try --help", one_line(error.what()));
+  }
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return false;
+}
+
+std::string version_text(const std::string& program) {
+#ifdef NDEBUG
+  constexpr const char* kBuild = "release";
+#else
+  constexpr const char* kBuild = "debug";
+#endif
+  return fmt::format(
+      "{} {} (commit {}, {} build)\ncompiler: {}\nHDF5: {}\nMPI: {}\nCUDA: {}\nNCCL: {}",
+      program,
+      GLM_VERSION,
+      GLM_GIT_COMMIT,
+      kBuild,
+      GLM_COMPILER,
+      GLM_HDF5_VERSION,
+      GLM_MPI_VERSION,
+      GLM_CUDA_VERSION,
+      GLM_NCCL_VERSION);
+}
+
+int64_t parse_size(const std::string& text, const std::string& option) {
+  struct Unit {
+    std::string_view name;
+    int64_t bytes;
+  };
+  constexpr int64_t kKilo = 1000;
+  constexpr int64_t kKibi = 1024;
+  static constexpr std::array kUnits = {
+      Unit{"", 1},
+      Unit{"B", 1},
+      Unit{"K", kKibi},
+      Unit{"KiB", kKibi},
+      Unit{"kB", kKilo},
+      Unit{"M", kKibi * kKibi},
+      Unit{"MiB", kKibi * kKibi},
+      Unit{"MB", kKilo * kKilo},
+      Unit{"G", kKibi * kKibi * kKibi},
+      Unit{"GiB", kKibi * kKibi * kKibi},
+      Unit{"GB", kKilo * kKilo * kKilo},
+      Unit{"T", kKibi * kKibi * kKibi * kKibi},
+      Unit{"TiB", kKibi * kKibi * kKibi * kKibi},
+      Unit{"TB", kKilo * kKilo * kKilo * kKilo},
+  };
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view suffix(end, static_cast<size_t>(text.data() + text.size() - end));
+  if (error == std::errc() && number > 0)
+    for (const Unit& unit : kUnits)
+      if (unit.name == suffix && number <= std::numeric_limits<int64_t>::max() / unit.bytes)
+        return number * unit.bytes;
+  fail(ExitCode::kUsage,
+       "{}: \"{}\" is not a size; write for example 512M or 2GiB",
+       option,
+       escaped(text));
+}
+
+DType parse_weight_dtype(const std::string& text, const std::string& option) {
+  const auto dtype = parse_dtype(text);
+  if (!dtype || *dtype == DType::kI32 || *dtype == DType::kU8)
+    fail(ExitCode::kUsage,
+         "{}: \"{}\" is not one of f32, bf16, f16, q80, q40",
+         option,
+         escaped(text));
+  return *dtype;
+}
+
+int allowed_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+std::string count_text(int64_t count) {
+  const auto n = static_cast<double>(count);
+  if (count < 10'000) return fmt::format("{}", count);
+  if (count < 1'000'000) return fmt::format("{:.2f} k", n / 1e3);
+  if (count < 1'000'000'000) return fmt::format("{:.2f} M", n / 1e6);
+  return fmt::format("{:.2f} B", n / 1e9);
+}
+
+ProgressLine::ProgressLine(std::string program)
+    : program_(std::move(program)),
+      terminal_(::isatty(STDERR_FILENO) != 0),
+      start_(Clock::now()),
+      last_(start_) {}
+
+ProgressLine::~ProgressLine() { finish(); }
+
+void ProgressLine::update(int64_t done, int64_t total, std::string_view what) {
+  const auto now = Clock::now();
+  const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(5000);
+  if (now - last_ < pause) return;
+  last_ = now;
+  const double seconds = std::chrono::duration<double>(now - start_).count();
+  const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1.0;
+  const double rate = static_cast<double>(done) / seconds;
+  std::string line = fmt::format("{}: {:5.1f} % of {:.2f} GB, {:.0f} MB/s, {:.0f} s left",
+                                 program_,
+                                 100.0 * share,
+                                 static_cast<double>(total) / 1e9,
+                                 rate / 1e6,
+                                 static_cast<double>(total - done) / rate);
+  if (terminal_) {
+    constexpr int kWidth = 24;
+    const int full = static_cast<int>(share * kWidth);
+    line = fmt::format("\r[{:#>{}}{:.>{}}] {}, {:<32.32}", "", full, "", kWidth - full, line, what);
+    drawn_ = true;
+  } else {
+    line += fmt::format(", {}\n", what);
+  }
+  std::fwrite(line.data(), 1, line.size(), stderr);
+  std::fflush(stderr);
+}
+
+void ProgressLine::finish() {
+  if (!drawn_) return;
+  drawn_ = false;
+  std::fputs("\r\x1b[K", stderr);
+  std::fflush(stderr);
+}
+
+}  // namespace glm

@@ -1,0 +1,118 @@
+// Model files and folders by one name. SPDX-License-Identifier: MIT
+#include "core/model/model_source.h"
+
+namespace glm {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr ExitCode kBad = ExitCode::kModelFile;
+constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
+constexpr int64_t kMaxTokenizerBytes = int64_t{100} << 20;
+constexpr int64_t kMaxTemplateBytes = int64_t{4} << 20;
+
+std::string read_optional(const fs::path& path, int64_t max_bytes) {
+  std::error_code error;
+  if (!fs::exists(fs::status(path, error))) return {};
+  return read_file(path, max_bytes, kBad);
+}
+
+OrderedJson parse_tokenizer_config(std::string_view text, const std::string& source) {
+  JsonLimits limits;
+  limits.max_bytes = kMaxConfigBytes;
+  limits.max_values = 2'000'000;
+  OrderedJson object = parse_ordered_json(text, source, kBad, limits);
+  if (!object.is_object()) fail(kBad, "{}: expected a JSON object", escaped(source));
+  return object;
+}
+
+std::string template_of(const OrderedJson& config, const std::string& source) {
+  const auto at = config.find("chat_template");
+  if (at == config.end() || at->is_null()) return {};
+  if (at->is_string()) return at->get<std::string>();
+  if (!at->is_array())
+    fail(kBad, "{}: chat_template: expected a string or a list", escaped(source));
+  for (const OrderedJson& entry : *at) {
+    if (!entry.is_object() || !entry.contains("name") || !entry["name"].is_string() ||
+        !entry.contains("template") || !entry["template"].is_string())
+      fail(kBad, "{}: chat_template: expected entries with name and template", escaped(source));
+    if (entry["name"].get_ref<const std::string&>() == "default")
+      return entry["template"].get<std::string>();
+  }
+  fail(kBad, "{}: chat_template: no entry is named \"default\"", escaped(source));
+}
+
+// A token written as "text" or as {"content": "text", ...}.
+std::optional<std::string> token_text(const OrderedJson& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_object() && value.contains("content") && value["content"].is_string())
+    return value["content"].get<std::string>();
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string ModelSource::name_of(std::string_view text) const {
+  if (index) return fmt::format("{}: {}", path, text);
+  if (path.ends_with(".json")) return path;
+  return (fs::path(path) / text).string();
+}
+
+ModelTexts read_folder_texts(const fs::path& folder) {
+  ModelTexts texts;
+  texts.config = read_file(folder / "config.json", kMaxConfigBytes, kBad);
+  texts.generation_config = read_optional(folder / "generation_config.json", kMaxConfigBytes);
+  texts.tokenizer = read_optional(folder / "tokenizer.json", kMaxTokenizerBytes);
+  texts.tokenizer_config = read_optional(folder / "tokenizer_config.json", kMaxConfigBytes);
+  texts.chat_template = read_optional(folder / "chat_template.jinja", kMaxTemplateBytes);
+  if (texts.chat_template.empty() && !texts.tokenizer_config.empty()) {
+    const std::string source = (folder / "tokenizer_config.json").string();
+    texts.chat_template =
+        template_of(parse_tokenizer_config(texts.tokenizer_config, source), source);
+  }
+  return texts;
+}
+
+ModelSource open_model_source(const fs::path& path) {
+  ModelSource source;
+  source.path = path.string();
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status))
+    fail(ExitCode::kUsage, "{}: no such file or folder", escaped(source.path));
+  if (fs::is_directory(status)) {
+    source.texts = read_folder_texts(path);
+  } else if (path.extension() == ".json") {
+    source.texts.config = read_file(path, kMaxConfigBytes, kBad);
+  } else {
+    source.index = read_model_index(path);
+    source.texts = source.index->texts;
+  }
+  return source;
+}
+
+OrderedJson special_tokens(std::string_view tokenizer_config, const std::string& source) {
+  OrderedJson tokens = OrderedJson::object();
+  if (tokenizer_config.empty()) return tokens;
+  const OrderedJson config = parse_tokenizer_config(tokenizer_config, source);
+  for (const char* name : {"bos_token",
+                           "eos_token",
+                           "unk_token",
+                           "sep_token",
+                           "pad_token",
+                           "cls_token",
+                           "mask_token"}) {
+    const auto at = config.find(name);
+    if (at == config.end()) continue;
+    if (const auto text = token_text(*at)) tokens[name] = *text;
+  }
+  const auto list = config.find("additional_special_tokens");
+  if (list == config.end() || !list->is_array()) return tokens;
+  OrderedJson additional = OrderedJson::array();
+  for (const OrderedJson& entry : *list)
+    if (const auto text = token_text(entry)) additional.push_back(*text);
+  tokens["additional_special_tokens"] = additional;
+  return tokens;
+}
+
+}  // namespace glm
