@@ -117,7 +117,8 @@ Weights::Weights(const ModelConfig& config,
     const StoredType type{entry.dtype, entry.packing};
     const Slab slab = shard_of(
         spec, type, config, placement.shape, placement.coord, placement.stages, placement.numerics);
-    if (slab.matrices.size() == 0 && slab.rows.empty()) continue;  // another stage's
+    if (slab.matrices.size() == 0 && slab.rows.empty() && slab.cols.size() == 0)
+      continue;  // another stage holds it
     const Weight weight = local_weight(slab, type);
     bytes_ += weight.bytes();
     total += Arena::padded(weight.n_matrices * weight.value_stride()) +

@@ -1,0 +1,47 @@
+// What all ranks agree on before anything is loaded: the model's index, grid, limits of a step, the
+// memory plan. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "apps/infer_options.h"
+#include "core/model/memory_plan.h"
+#include "core/model/model.h"
+#include "core/model/model_source.h"
+#include "parallel/mpi_session.h"
+
+namespace glm {
+
+struct Job {
+  InferOptions options;
+  ModelSource source;
+  ModelConfig config;
+  std::map<std::string, StoredType, std::less<>>
+      stored;  // every tensor's type, planned or as in the file
+  bool with_mtp = false;
+  Placement placement;  // of this rank
+  ModelOptions model;   // limits of a step, cache
+  int threads = 1;
+  std::vector<int> cores;
+  bool widened = false;
+  MemoryPlan plan;
+};
+
+// Opens the model on rank 0, shares it, and settles everything above. Collective. Throws (once for
+// all ranks) what the parts throw: Error(kUsage) for illegal grids, Error(kModelFile) for bad
+// models.
+Job prepare_job(MpiSession& session, const InferOptions& options);
+
+// Refuses to load what does not fit: every rank's plan against the free memory of its host.
+// Collective; Error(kResources) says how much is missing where, and what would help.
+void check_memory(MpiSession& session, const Job& job);
+
+// Bytes of this process: resident now, at its highest, and what the host has left for new ones.
+int64_t resident_bytes();
+int64_t peak_resident_bytes();
+int64_t available_bytes();
+
+}  // namespace glm

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MIT
+#include "apps/infer_options.h"
+
+#include <cmath>
+#include <limits>
+
+#include <CLI/CLI.hpp>
+
+#include "apps/program.h"
+
+namespace glm {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// CLI11's own range check accepts NaN.
+CLI::Validator number_in(double low, double high, bool low_open = false) {
+  return CLI::Validator(
+      [=](std::string& text) -> std::string {
+        char* end = nullptr;
+        const double value = std::strtod(text.c_str(), &end);
+        const bool inside = (low_open ? value > low : value >= low) && value <= high;
+        if (!text.empty() && end == text.c_str() + text.size() && inside) return {};
+        return fmt::format(
+            "'{}' is not a number {}{}",
+            escaped(text),
+            low_open ? fmt::format("above {}", low) : fmt::format("of at least {}", low),
+            std::isinf(high) ? "" : fmt::format(" and at most {}", high));
+      },
+      "");
+}
+
+// Decimal digits only: what strtol forgives (blanks, signs, hex) is a mistake here.
+CLI::Validator integer_in(int64_t low, int64_t high) {
+  return CLI::Validator(
+      [=](std::string& text) -> std::string {
+        const bool digits = !text.empty() && text.size() <= 19 &&
+                            text.find_first_not_of("0123456789") == std::string::npos;
+        if (digits) {
+          const unsigned long long value = std::strtoull(text.c_str(), nullptr, 10);
+          if (value >= static_cast<unsigned long long>(low) &&
+              value <= static_cast<unsigned long long>(high))
+            return {};
+        }
+        return fmt::format("'{}' is not an integer from {} to {}", escaped(text), low, high);
+      },
+      "");
+}
+
+template <class T>
+CLI::Option* add_choice(CLI::App& app,
+                        const std::string& name,
+                        T& target,
+                        std::vector<std::pair<std::string, T>> choices,
+                        const std::string& text) {
+  std::vector<std::string> names;
+  for (const auto& choice : choices) names.push_back(choice.first);
+  const auto assign = [choices, &target](const std::string& value) {
+    for (const auto& choice : choices)
+      if (choice.first == value) target = choice.second;
+  };
+  return app.add_option_function<std::string>(name, assign, text)
+      ->check(CLI::IsMember(names))
+      ->type_name("");
+}
+
+template <class T>
+CLI::Option* add_choice(CLI::App& app,
+                        const std::string& name,
+                        std::optional<T>& target,
+                        std::vector<std::pair<std::string, T>> choices,
+                        const std::string& text) {
+  std::vector<std::string> names;
+  for (const auto& choice : choices) names.push_back(choice.first);
+  const auto assign = [choices, &target](const std::string& value) {
+    for (const auto& choice : choices)
+      if (choice.first == value) target = choice.second;
+  };
+  return app.add_option_function<std::string>(name, assign, text)
+      ->check(CLI::IsMember(names))
+      ->type_name("");
+}
+
+void add_prompt_options(CLI::App& app, InferOptions& o) {
+  app.add_option(
+         "--model", o.model, "Model file of glm_convert; a folder with config.json for --dry-run")
+      ->type_name("PATH")
+      ->required()
+      ->group("Prompt");
+  auto* prompt = app.add_option("--prompt", o.prompt, "The user's message")->type_name("TEXT");
+  auto* file = app.add_option("--prompt-file", o.prompt_file, "Read the message from a file")
+                   ->type_name("PATH");
+  auto* tokens = app.add_option("--tokens", o.tokens, "Token ids as the whole prompt, e.g. 1,2,3")
+                     ->type_name("IDS");
+  auto* raw =
+      app.add_flag("--raw",
+                   o.raw,
+                   "Continue the text as it is: no chat template, control tokens are recognised");
+  auto* system = app.add_option("--system", o.system, "The system message")->type_name("TEXT");
+  prompt->excludes(file)->excludes(tokens);
+  file->excludes(tokens);
+  raw->excludes(system)->excludes(tokens);
+  tokens->excludes(system);
+  for (CLI::Option* option : {prompt, file, tokens, raw, system}) option->group("Prompt");
+  add_choice<bool>(app,
+                   "--thinking",
+                   o.thinking,
+                   {{"on", true}, {"off", false}},
+                   "Let the model reason first (default: as the template decides)")
+      ->group("Prompt");
+}
+
+void add_generation_options(CLI::App& app, InferOptions& o) {
+  const int64_t max = int64_t{1} << 31;
+  const auto group = [](CLI::Option* option) {
+    option->group("Generation (defaults: the model's generation_config.json)");
+  };
+  group(app.add_option("--max-tokens",
+                       o.max_tokens,
+                       "Longest answer in tokens (default: 1024 or what the context leaves)")
+            ->check(integer_in(1, max))
+            ->type_name("N"));
+  group(app.add_option("--temperature", o.temperature, "0 takes the most likely token")
+            ->check(number_in(0, 100))
+            ->type_name("X"));
+  group(app.add_option("--top-p", o.top_p, "Keep the smallest set of this probability")
+            ->check(number_in(0, 1, true))
+            ->type_name("X"));
+  group(app.add_option("--top-k", o.top_k, "Keep the k most likely tokens; 0: all")
+            ->check(integer_in(0, max - 1))
+            ->type_name("N"));
+  group(app.add_option("--min-p", o.min_p, "Keep tokens this likely relative to the best")
+            ->check(number_in(0, 1))
+            ->type_name("X"));
+  group(app.add_option("--repetition-penalty", o.repetition_penalty, "Above 1: fewer repetitions")
+            ->check(number_in(0, 100, true))
+            ->type_name("X"));
+  group(app.add_option("--seed", o.seed, "Seed of the sampler")
+            ->check(integer_in(0, std::numeric_limits<int64_t>::max()))
+            ->type_name("N")
+            ->capture_default_str());
+  group(app.add_option("--stop", o.stop, "End the answer before this text (repeatable)")
+            ->type_name("TEXT")
+            ->allow_extra_args(false));
+  group(app.add_option("--context",
+                       o.context,
+                       "Positions of the cache (default: the model's maximum, at most 8192)")
+            ->check(integer_in(1, max))
+            ->type_name("N"));
+}
+
+void add_rank_options(CLI::App& app, InferOptions& o) {
+  const auto group = [](CLI::Option* option) { option->group("Ranks and machine"); };
+  const auto axis = [&](const char* name, std::optional<int>& target, const char* text) {
+    group(app.add_option(name, target, text)->check(integer_in(1, 1 << 20))->type_name("N"));
+  };
+  axis("--pipeline", o.grid.pipeline, "Stages that split the layers");
+  axis("--tensor", o.grid.tensor, "Ranks that split each matrix");
+  axis("--data", o.grid.data, "Replicas with sequences of their own");
+  axis("--expert", o.grid.expert, "Shares of the experts within a stage");
+  group(add_choice<ExchangeKind>(app,
+                                 "--expert-exchange",
+                                 o.exchange,
+                                 {{"auto", ExchangeKind::kAuto},
+                                  {"reduce", ExchangeKind::kReduce},
+                                  {"alltoall", ExchangeKind::kAllToAll}},
+                                 "How rows reach their experts: auto, reduce, alltoall"));
+  group(app.add_option(
+               "--threads", o.threads, "Threads of each rank (default: its share of the cores)")
+            ->check(integer_in(1, 1 << 16))
+            ->type_name("N"));
+  group(add_choice<OpsKind>(
+      app,
+      "--ops",
+      o.ops,
+      {{"auto", OpsKind::kAuto}, {"ref", OpsKind::kRef}, {"checked", OpsKind::kChecked}},
+      "Operations: auto, ref (plain, slow), checked (both, compared)"));
+  add_choice<std::string>(app,
+                          "--device",
+                          o.device,
+                          {{"auto", "auto"}, {"cpu", "cpu"}, {"cuda", "cuda"}},
+                          "Where the ranks compute: auto, cpu, cuda")
+      ->group("Ranks and machine");
+  group(add_choice<KvDType>(app,
+                            "--kv-dtype",
+                            o.kv_dtype,
+                            {{"f32", KvDType::kF32}, {"f16", KvDType::kF16}, {"q8", KvDType::kQ8}},
+                            "Cache: f32, f16, q8 (default: f32 for f32 models, else f16)"));
+  group(app.add_option(
+               "--timeout", o.timeout, "Seconds after which a wait for another rank ends the job")
+            ->check(number_in(0, kInfinity, true))
+            ->type_name("S")
+            ->capture_default_str());
+  group(app.add_flag("!--no-verify", o.verify, "Skip the checksums while loading"));
+}
+
+void add_report_options(CLI::App& app, InferOptions& o) {
+  const auto group = [](CLI::Option* option) { option->group("Reports"); };
+  group(app.add_flag("--dry-run", o.dry_run, "Print grid and bytes per rank, load nothing"));
+  group(app.add_option(
+               "--ranks", o.ranks, "Ranks to plan for with --dry-run (default: those running)")
+            ->check(integer_in(1, 1 << 20))
+            ->type_name("N"));
+  group(add_choice<DType>(app,
+                          "--dtype",
+                          o.dtype,
+                          {{"f32", DType::kF32},
+                           {"bf16", DType::kBF16},
+                           {"f16", DType::kF16},
+                           {"q80", DType::kQ80},
+                           {"q40", DType::kQ40}},
+                          "Weights to plan for when --model is a folder (default q40)"));
+  group(app.add_option("--dump-logits", o.dump_logits, "Write all logits to this HDF5 file")
+            ->type_name("PATH"));
+  group(app.add_flag("--json", o.json, "The last line of stdout is a JSON object"));
+  group(app.add_flag("--benchmark", o.benchmark, "Measure prefill and decode on random tokens"));
+  group(app.add_option("--prompt-tokens", o.prompt_tokens, "Prompt length of --benchmark")
+            ->check(integer_in(1, 1 << 30))
+            ->type_name("N")
+            ->capture_default_str());
+  group(app.add_option("--repeat", o.repeat, "Runs of --benchmark; medians are reported")
+            ->check(integer_in(1, 10000))
+            ->type_name("N")
+            ->capture_default_str());
+}
+
+void judge(const InferOptions& o) {
+  if (o.device == "cuda")
+    fail(ExitCode::kUsage,
+         "--device cuda: this build has no CUDA operations; use --device cpu or auto");
+  const bool has_prompt = o.prompt || o.prompt_file || o.tokens;
+  if (!has_prompt && !o.dry_run && !o.benchmark)
+    fail(ExitCode::kUsage,
+         "no prompt: give --prompt, --prompt-file or --tokens (--help lists all options)");
+  if (o.benchmark && (has_prompt || o.dump_logits))
+    fail(ExitCode::kUsage,
+         "--benchmark makes its own prompt: leave out --prompt, --tokens and --dump-logits");
+  for (const std::string& stop : o.stop)
+    if (stop.empty()) fail(ExitCode::kUsage, "--stop needs a text of at least one byte");
+  if (o.ranks && !o.dry_run)
+    fail(ExitCode::kUsage, "--ranks belongs to --dry-run; start ranks with mpirun -np N");
+}
+
+}  // namespace
+
+ParsedCommand parse_infer_command(int argc, char** argv) {
+  ParsedCommand command;
+  CLI::App app(
+      "Runs a GLM mixture-of-experts model as one MPI job: mpirun -np 4 glm_infer --model M.h5 "
+      "--prompt TEXT",
+      "glm_infer");
+  app.get_formatter()->column_width(34);
+  app.set_version_flag("--version", [] { return version_text("glm_infer"); });
+  add_prompt_options(app, command.options);
+  add_generation_options(app, command.options);
+  add_rank_options(app, command.options);
+  add_report_options(app, command.options);
+  try {
+    if (!parse_options(app, argc, argv, command.text)) {
+      command.kind = ParsedCommand::Kind::kText;
+      return command;
+    }
+    judge(command.options);
+  } catch (const Error& error) {
+    command.kind = ParsedCommand::Kind::kError;
+    command.text = error.what();
+  }
+  return command;
+}
+
+}  // namespace glm

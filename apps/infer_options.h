@@ -1,0 +1,66 @@
+// The command line of glm_infer, parsed and judged before anything else happens.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/base/dtype.h"
+#include "kernels/ops.h"
+#include "parallel/expert_exchange.h"
+#include "parallel/process_grid.h"
+
+namespace glm {
+
+struct InferOptions {
+  std::string model;
+
+  // Prompt
+  std::optional<std::string> prompt;
+  std::optional<std::string> prompt_file;
+  std::optional<std::string> tokens;  // raw ids, "1,2,3"
+  bool raw = false;
+  std::optional<std::string> system;
+  std::optional<bool> thinking;
+
+  // Generation; absent values come from the model's generation_config.json
+  std::optional<int64_t> max_tokens;
+  std::optional<float> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int> top_k;
+  uint64_t seed = 0;
+  std::vector<std::string> stop;
+  std::optional<int64_t> context;
+
+  // Ranks and machine
+  GridRequest grid;
+  ExchangeKind exchange = ExchangeKind::kAuto;
+  std::string device = "auto";
+  std::optional<int> threads;
+  OpsKind ops = OpsKind::kAuto;
+  std::optional<KvDType> kv_dtype;
+  double timeout = 300;
+  bool verify = true;
+
+  // Reports
+  bool dry_run = false;
+  std::optional<int> ranks;   // of the plan, without mpirun
+  DType dtype = DType::kQ40;  // of the plan, from a config.json alone
+  std::optional<std::string> dump_logits;
+  bool json = false;
+  bool benchmark = false;
+  int64_t prompt_tokens = 512;
+  int repeat = 5;
+};
+
+// What the command line asks for.
+struct ParsedCommand {
+  enum class Kind { kRun, kText, kError } kind = Kind::kRun;
+  InferOptions options;
+  std::string text;  // of --help or --version, or of the error
+};
+
+ParsedCommand parse_infer_command(int argc, char** argv);
+
+}  // namespace glm

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT
+#include "apps/infer_report.h"
+
+#include <algorithm>
+
+namespace glm {
+namespace {
+
+double gigabytes(double bytes) { return bytes * 1e-9; }
+double gigabytes(int64_t bytes) { return gigabytes(static_cast<double>(bytes)); }
+
+double rate(int64_t count, double seconds) {
+  return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;
+}
+
+Json to_json(const RankReport& r) {
+  return {{"host", r.host},
+          {"weight_bytes", r.weight_bytes},
+          {"bytes_read", r.bytes_read},
+          {"load_seconds", r.load_seconds},
+          {"plan_bytes", r.plan_bytes},
+          {"peak_rss_bytes", r.peak_rss_bytes},
+          {"run_seconds", r.run_seconds},
+          {"comm_seconds", r.comm_seconds},
+          {"sent_bytes", r.sent_bytes},
+          {"dispatch_calls", r.exchange.dispatch_calls},
+          {"combine_calls", r.exchange.combine_calls},
+          {"dispatched_rows", r.exchange.rows_sent},
+          {"dispatched_bytes", r.exchange.bytes_sent},
+          {"threads", r.threads}};
+}
+
+RankReport from_json(const Json& json) {
+  RankReport r;
+  r.host = json.at("host").get<std::string>();
+  r.weight_bytes = json.at("weight_bytes").get<int64_t>();
+  r.bytes_read = json.at("bytes_read").get<int64_t>();
+  r.load_seconds = json.at("load_seconds").get<double>();
+  r.plan_bytes = json.at("plan_bytes").get<int64_t>();
+  r.peak_rss_bytes = json.at("peak_rss_bytes").get<int64_t>();
+  r.run_seconds = json.at("run_seconds").get<double>();
+  r.comm_seconds = json.at("comm_seconds").get<double>();
+  r.sent_bytes = json.at("sent_bytes").get<int64_t>();
+  r.exchange.dispatch_calls = json.at("dispatch_calls").get<int64_t>();
+  r.exchange.combine_calls = json.at("combine_calls").get<int64_t>();
+  r.exchange.rows_sent = json.at("dispatched_rows").get<int64_t>();
+  r.exchange.bytes_sent = json.at("dispatched_bytes").get<int64_t>();
+  r.threads = json.at("threads").get<int>();
+  return r;
+}
+
+Json coord_json(const GridCoord& coord) {
+  return {{"data", coord.data},
+          {"pipeline", coord.pipeline},
+          {"tensor", coord.tensor},
+          {"expert", coord.expert}};
+}
+
+}  // namespace
+
+std::vector<RankReport> gather_reports(Communicator& world, const RankReport& mine) {
+  std::vector<RankReport> reports;
+  for (const std::string& text : all_gather_strings(world, to_json(mine).dump()))
+    reports.push_back(from_json(Json::parse(text)));
+  return reports;
+}
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+Json grid_json(const Job& job) {
+  const GridShape& shape = job.placement.shape;
+  return {{"data", shape.data},
+          {"pipeline", shape.pipeline},
+          {"tensor", shape.tensor},
+          {"expert", shape.expert}};
+}
+
+Json plan_json(const Job& job) {
+  Json ranks = Json::array();
+  for (const RankPlan& plan : job.plan.ranks) {
+    Json kinds = Json::object();
+    for (const auto& [kind, bytes] : plan.weights) kinds[std::string(kind_name(kind))] = bytes;
+    ranks.push_back({{"coord", coord_json(plan.coord)},
+                     {"layers", {plan.layers.begin, plan.layers.end}},
+                     {"weight_bytes", plan.weight_bytes()},
+                     {"weight_bytes_by_kind", kinds},
+                     {"replicated_bytes", plan.replicated_bytes},
+                     {"kv_bytes", plan.kv_bytes},
+                     {"buffer_bytes", plan.buffer_bytes},
+                     {"process_bytes", plan.process_bytes},
+                     {"total_bytes", plan.total_bytes()}});
+  }
+  return {{"grid", grid_json(job)},
+          {"model_bytes", job.plan.model_bytes},
+          {"mtp_bytes", job.plan.mtp_bytes},
+          {"ranks", ranks}};
+}
+
+// The plan's rows with what was measured beside it.
+Json ranks_json(const Job& job, const std::vector<RankReport>& reports) {
+  Json ranks = plan_json(job).at("ranks");
+  for (size_t r = 0; r < reports.size(); ++r) {
+    ranks[r]["planned_weight_bytes"] = ranks[r]["weight_bytes"];
+    ranks[r].update(to_json(reports[r]));
+  }
+  return ranks;
+}
+
+Json benchmark_json(const InferOptions& options, const BenchmarkResult& result) {
+  const double decode = median(result.decode_tokens_per_second);
+  const double reached = decode * static_cast<double>(result.bytes_per_token);
+  return {{"prompt_tokens", options.prompt_tokens},
+          {"max_tokens", options.max_tokens.value_or(0)},
+          {"repeat", options.repeat},
+          {"prefill_tokens_per_second", median(result.prefill_tokens_per_second)},
+          {"decode_tokens_per_second", decode},
+          {"prefill_samples", result.prefill_tokens_per_second},
+          {"decode_samples", result.decode_tokens_per_second},
+          {"bytes_per_token", result.bytes_per_token},
+          {"read_bandwidth_bytes_per_second", result.read_bandwidth},
+          {"bandwidth_share", result.read_bandwidth > 0 ? reached / result.read_bandwidth : 0.0}};
+}
+
+std::string summary_text(const Job& job,
+                         const std::vector<RankReport>& reports,
+                         const EngineStats& stats,
+                         int64_t bytes_per_token) {
+  const double decode = rate(stats.decode_tokens, stats.decode_seconds);
+  std::string out = fmt::format("grid: {}\n", job.placement.shape.text());
+  out += "rank  host              layers     weights GB  read GB/s  peak RSS GB  plan GB  comm %\n";
+  for (size_t r = 0; r < reports.size(); ++r) {
+    const RankReport& report = reports[r];
+    const Range layers = job.plan.ranks[r].layers;
+    out += fmt::format(
+        "{:>4}  {:<16}  {:<9}  {:>10.3f}  {:>9.2f}  {:>11.3f}  {:>7.3f}  {:>6.1f}\n",
+        r,
+        report.host.substr(0, 16),
+        layers.size() == 0 ? "none" : fmt::format("{}-{}", layers.begin, layers.end - 1),
+        gigabytes(report.weight_bytes),
+        gigabytes(rate(report.bytes_read, report.load_seconds)),
+        gigabytes(report.peak_rss_bytes),
+        gigabytes(report.plan_bytes),
+        report.run_seconds > 0 ? 100 * report.comm_seconds / report.run_seconds : 0.0);
+  }
+  ExchangeCounters exchange;
+  double load = 0;
+  for (const RankReport& report : reports) {
+    load = std::max(load, report.load_seconds);
+    exchange.dispatch_calls += report.exchange.dispatch_calls;
+    exchange.combine_calls += report.exchange.combine_calls;
+    exchange.rows_sent += report.exchange.rows_sent;
+    exchange.bytes_sent += report.exchange.bytes_sent;
+  }
+  if (job.config.is_moe())
+    out += fmt::format("exchange: {} dispatches, {} combines, {} rows and {:.3f} MB sent\n",
+                       exchange.dispatch_calls,
+                       exchange.combine_calls,
+                       exchange.rows_sent,
+                       static_cast<double>(exchange.bytes_sent) * 1e-6);
+  out +=
+      fmt::format("load: {:.2f} s; first token after {:.3f} s\n", load, stats.first_token_seconds);
+  out += fmt::format("prefill: {} tokens, {:.1f} tokens/s\n",
+                     stats.prefill_tokens,
+                     rate(stats.prefill_tokens, stats.prefill_seconds));
+  out += fmt::format("decode: {} tokens, {:.1f} tokens/s, {:.2f} GB/s of weights\n",
+                     stats.decode_tokens,
+                     decode,
+                     gigabytes(decode * static_cast<double>(bytes_per_token)));
+  return out;
+}
+
+std::string benchmark_text(const InferOptions& options, const BenchmarkResult& result) {
+  const double decode = median(result.decode_tokens_per_second);
+  const double reached = decode * static_cast<double>(result.bytes_per_token);
+  return fmt::format(
+      "benchmark: {} prompt tokens, {} answer tokens, median of {}\n"
+      "prefill: {:.1f} tokens/s\n"
+      "decode: {:.2f} tokens/s, {:.4f} GB per token, {:.2f} GB/s, {:.1f} % of the measured read "
+      "bandwidth of {:.2f} GB/s\n",
+      options.prompt_tokens,
+      options.max_tokens.value_or(0),
+      options.repeat,
+      median(result.prefill_tokens_per_second),
+      decode,
+      gigabytes(result.bytes_per_token),
+      gigabytes(reached),
+      result.read_bandwidth > 0 ? 100 * reached / result.read_bandwidth : 0.0,
+      gigabytes(result.read_bandwidth));
+}
+
+}  // namespace glm

@@ -1,0 +1,53 @@
+// What a run tells its user at the end: a summary on stderr and the JSON object of --json.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "apps/infer_job.h"
+#include "core/engine/engine.h"
+#include "io/json.h"
+
+namespace glm {
+
+// Facts of one rank after a run; travels to rank 0 as JSON.
+struct RankReport {
+  std::string host;
+  int64_t weight_bytes = 0;
+  int64_t bytes_read = 0;
+  double load_seconds = 0;
+  int64_t plan_bytes = 0;
+  int64_t peak_rss_bytes = 0;
+  double run_seconds = 0;
+  double comm_seconds = 0;  // inside collectives, waiting included
+  int64_t sent_bytes = 0;
+  ExchangeCounters exchange;
+  int threads = 1;
+};
+
+// Every rank's report, on every rank. Collective.
+std::vector<RankReport> gather_reports(Communicator& world, const RankReport& mine);
+
+// Medians over the runs of --benchmark.
+struct BenchmarkResult {
+  std::vector<double> prefill_tokens_per_second;
+  std::vector<double> decode_tokens_per_second;
+  double read_bandwidth = 0;  // of the host with all threads of all its ranks at once, bytes/s
+  int64_t bytes_per_token = 0;
+};
+double median(std::vector<double> values);
+
+Json grid_json(const Job& job);
+Json ranks_json(const Job& job, const std::vector<RankReport>& reports);
+Json plan_json(const Job& job);
+Json benchmark_json(const InferOptions& options, const BenchmarkResult& result);
+
+std::string summary_text(const Job& job,
+                         const std::vector<RankReport>& reports,
+                         const EngineStats& stats,
+                         int64_t bytes_per_token);
+std::string benchmark_text(const InferOptions& options, const BenchmarkResult& result);
+
+}  // namespace glm

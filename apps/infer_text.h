@@ -1,0 +1,71 @@
+// Text in and text out on rank 0: from the options to prompt ids, from sampled ids to a stream of
+// whole characters with stop texts held back. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/infer_options.h"
+#include "core/engine/sequence.h"
+#include "core/model/config.h"
+#include "io/model_file.h"
+#include "io/tokenizer.h"
+
+namespace glm {
+
+// The model's texts made ready. The tokenizer is absent when the model file has none.
+class TextSide {
+ public:
+  TextSide(const ModelTexts& texts, const ModelConfig& config, const std::string& source);
+
+  // Prompt ids of --tokens, --raw or the chat template. Throws Error(kUsage) for ids outside the
+  // vocabulary, an empty prompt, unreadable prompt files, --prompt without a tokenizer.
+  std::vector<int32_t> prompt_ids(const InferOptions& options) const;
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
+  // Ids that end an answer.
+  const std::vector<int32_t>& stop_ids() const { return defaults_.eos_ids; }
+  // The model's generation defaults overridden by the options.
+  SamplingParams sampling(const InferOptions& options) const;
+
+ private:
+  std::vector<int32_t> chat_ids(const std::string& prompt, const InferOptions& options) const;
+  std::vector<int32_t> raw_ids(const std::string& text) const;
+
+  const ModelTexts& texts_;
+  const ModelConfig& config_;
+  std::string source_;
+  GenerationDefaults defaults_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+};
+
+// The answer as it grows. Text that may be the beginning of a stop text is held back until it is
+// certain.
+class AnswerStream {
+ public:
+  // `tokenizer` may be null: ids are collected only.
+  AnswerStream(const Tokenizer* tokenizer, std::vector<std::string> stops);
+
+  // Returns the text that has become certain.
+  std::string push(int32_t token);
+  // What was held back, at the end of the answer.
+  std::string finish();
+  // A stop text has appeared: the answer ends before it.
+  bool stopped() const { return stopped_; }
+  const std::string& text() const { return text_; }  // all that push() and finish() returned
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+
+ private:
+  std::string release(bool all);
+
+  const Tokenizer* tokenizer_;
+  std::vector<std::string> stops_;
+  Utf8Stream characters_;
+  std::string held_;
+  std::string text_;
+  std::vector<int32_t> tokens_;
+  bool stopped_ = false;
+};
+
+}  // namespace glm
