@@ -16,7 +16,7 @@ struct RankPlan {
   GridCoord coord;
   Range layers;
   std::map<Kind, int64_t> weights;  // bytes by kind, MTP left out (it is not loaded)
-  int64_t replicated_bytes = 0;     // of the weights: also held by another rank of the run
+  int64_t replicated_bytes = 0;     // of the weights: a rank before this one holds them too
   int64_t kv_bytes = 0;
   int64_t buffer_bytes = 0;   // step scratch, exchange, kernels: filled in by the model
   int64_t process_bytes = 0;  // MPI, HDF5, code, measured at start; 0 in a plan without a run
@@ -28,6 +28,7 @@ struct MemoryPlan {
   GridShape shape;
   int64_t model_bytes = 0;  // every tensor once, MTP left out
   int64_t mtp_bytes = 0;
+  bool mtp_believed = false;  // config.json announces it; no tensors were seen
   std::vector<RankPlan> ranks;
 };
 
@@ -41,6 +42,7 @@ struct PlanRequest {
   std::map<std::string, StoredType, std::less<>> stored;
 };
 
+// The sum of all weight_bytes() is model_bytes and the sum of all replicated_bytes, exactly.
 MemoryPlan plan_memory(const ModelConfig& config,
                        const GridShape& shape,
                        const PlanRequest& request);
