@@ -1,0 +1,58 @@
+// Runs a model file on ranks that are threads of the test: the same engine and model code that the
+// MPI job runs. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/engine/engine.h"
+#include "core/model/convert.h"
+#include "core/model/model.h"
+
+namespace glm::testing_support {
+
+struct RunOptions {
+  GridShape shape;
+  Numerics numerics = Numerics::kDefault;
+  ExchangeKind exchange = ExchangeKind::kAuto;
+  OpsKind ops = OpsKind::kAuto;
+  std::optional<KvDType> kv_dtype;  // default: f32
+  int threads = 1;                  // of each rank
+  int64_t max_rows = 64;            // chunk of a prompt
+  int64_t context = 256;
+  double timeout_seconds = 120;
+};
+
+struct RunResult {
+  std::vector<std::vector<int32_t>> answers;  // generated ids per request
+  std::vector<std::vector<float>> logits;  // per request: [positions, vocabulary] where all_logits
+  std::vector<ExchangeCounters> exchange;  // per rank
+  std::vector<int64_t> weight_bytes;       // per rank
+  std::vector<int64_t> bytes_read;         // per rank
+};
+
+// Requests run together, in one engine. Throws what a rank throws.
+RunResult run_on_threads(const std::filesystem::path& model,
+                         const RunOptions& options,
+                         const std::vector<Request>& requests);
+
+// The model file of a checkpoint folder, converted once per test process into GLM_TEST_TMP.
+std::filesystem::path converted(const std::filesystem::path& folder, DType dtype);
+
+// What a folder of tests/data/golden expects.
+struct Golden {
+  std::vector<int32_t> prompt;
+  std::vector<int32_t> greedy;
+  double range = 0;
+};
+Golden read_golden(const std::filesystem::path& folder);
+
+// A greedy request for all logits.
+Request golden_request(const Golden& golden);
+
+// Every legal grid of `world` ranks for a model.
+std::vector<GridShape> legal_grids(int world, bool is_moe);
+
+}  // namespace glm::testing_support
