@@ -78,6 +78,9 @@ class Ops {
   // Joins column slices that were gathered rank after rank: in holds, for each of n slices, [T,
   // widths[i]] one after the other; out [T, sum of widths]. widths is a host array.
   void concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths);
+  // out[t] = zeros but for columns [first, first + in.cols()), which are in[t]. out [T, w], in [T,
+  // n], first + n <= w.
+  void pad_columns(Tensor out, Tensor in, int64_t first);
 
   void set_trace(Trace* trace) { trace_ = trace; }
   virtual std::string name() const = 0;  // "ref", "cpu avx2", ... for --version and summaries
@@ -123,6 +126,7 @@ class Ops {
   virtual void do_scatter_add_rows(Tensor x, Tensor rows, Tensor index) = 0;
   virtual void do_add(Tensor x, Tensor y) = 0;
   virtual void do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) = 0;
+  virtual void do_pad_columns(Tensor out, Tensor in, int64_t first) = 0;
 };
 
 // Limits of a step, from which a backend takes its scratch once, at start.

@@ -8,6 +8,11 @@
 
 namespace glm {
 
+// An input block of a quantised product (and a group of a q8 cache) whose largest magnitude is
+// below counts as zero: 127 / max|x| must stay finite. Else d = max|x| / 127 and q = x * (127 /
+// max|x|), rounded to even. With values that are not finite d is not finite either.
+inline constexpr float kSmallestBlock = 0x1p-120f;
+
 // Encodes rows of f32 into the planes of `dtype`/`packing` (plain types: values only). `in` is
 // [rows, cols] row-major; rows % 16 == 0 for tile16. values and scales point to the place of the
 // first row; 16-row tiles are whole, so a matrix may be encoded in pieces of 16 rows. Non-finite

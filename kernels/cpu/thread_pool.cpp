@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+#include "kernels/cpu/thread_pool.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include <sched.h>
+
+#include "core/base/check.h"
+
+namespace glm {
+namespace {
+
+constexpr int kSpinUs = 50;
+
+void pause_core() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+int usable_cores() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return 1;
+  return CPU_COUNT(&mask);
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads, int spin_us) : threads_(threads), spin_us_(spin_us) {
+  GLM_CHECK(threads >= 1, "{} threads", threads);
+  if (spin_us_ < 0) spin_us_ = threads > usable_cores() ? 0 : kSpinUs;
+  workers_.reserve(static_cast<size_t>(threads - 1));
+  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true, std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  for (std::thread& thread : workers_) thread.join();
+}
+
+void ThreadPool::run(int64_t n, int64_t grain, TaskRef task) {
+  task_ = task;
+  n_ = n;
+  grain_ = std::max<int64_t>(1, grain);
+  next_.store(0, std::memory_order_relaxed);
+  running_.store(static_cast<uint32_t>(threads_ - 1), std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  take_pieces(0);
+  for (uint32_t left = running_.load(std::memory_order_acquire); left != 0;
+       left = running_.load(std::memory_order_acquire))
+    if (!spin_until_changed(running_, left)) running_.wait(left, std::memory_order_acquire);
+  if (failed_.exchange(false, std::memory_order_acquire)) {
+    const std::exception_ptr error = std::exchange(error_, nullptr);
+    std::rethrow_exception(error);
+  }
+}
+
+void ThreadPool::take_pieces(int thread) {
+  try {
+    for (;;) {
+      const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
+      if (begin >= n_) return;
+      task_(begin, std::min(n_, begin + grain_), thread);
+    }
+  } catch (...) {
+    next_.store(n_, std::memory_order_relaxed);
+    if (!failed_.exchange(true, std::memory_order_acq_rel)) error_ = std::current_exception();
+  }
+}
+
+void ThreadPool::worker(int thread) {
+  uint32_t seen = 0;
+  for (;;) {
+    if (!spin_until_changed(generation_, seen)) generation_.wait(seen, std::memory_order_acquire);
+    const uint32_t now = generation_.load(std::memory_order_acquire);
+    if (now == seen) continue;
+    seen = now;
+    if (stop_.load(std::memory_order_relaxed)) return;
+    take_pieces(thread);
+    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
+  }
+}
+
+bool ThreadPool::spin_until_changed(const std::atomic<uint32_t>& word, uint32_t old) const {
+  if (spin_us_ == 0) return word.load(std::memory_order_acquire) != old;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(spin_us_);
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (word.load(std::memory_order_acquire) != old) return true;
+      pause_core();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+}  // namespace glm

@@ -1,0 +1,19 @@
+// Chooses the backend. SPDX-License-Identifier: MIT
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/simd_levels.h"
+#include "kernels/ref/ref_ops.h"
+
+namespace glm {
+
+std::unique_ptr<Ops> make_ops(OpsKind kind, Device& device, int threads, const OpsLimits& limits) {
+  GLM_CHECK(device.is_host(), "no operations for {}", device.name());
+  GLM_CHECK(threads >= 1, "{} threads", threads);
+  if (kind == OpsKind::kRef) return std::make_unique<RefOps>();
+  return make_cpu_ops(device, threads, limits, simd_from_environment());
+}
+
+int64_t ops_scratch_bytes(OpsKind kind, int threads, const OpsLimits& limits) {
+  return kind == OpsKind::kRef ? 0 : cpu_ops_scratch_bytes(threads, limits);
+}
+
+}  // namespace glm
