@@ -25,7 +25,7 @@ awk '
   { lines = FNR }
   FNR <= 20 && /SPDX-License-Identifier:/ { licensed = 1 }
   !in_function && /^[A-Za-z_\[~]/ { start = FNR }
-  !in_function && /^(namespace|class|struct|enum|union|extern|using|typedef)/ { start = 0 }
+  !in_function && /^(namespace|class|struct|enum|union|extern|using|typedef|INSTANTIATE_)/ { start = 0 }
   !in_function && start && /;$/ { start = 0 }
   !in_function && start && /{$/ { in_function = 1 }
   /^}$/ {
