@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,8 @@ struct RenderInput {
   // Special tokens of tokenizer_config.json by name ("bos_token": "..."); absent ones are
   // undefined.
   OrderedJson special_tokens = OrderedJson::object();
+  // What strftime_now() shows: seconds since 1970, in UTC; the local time of the machine if absent.
+  std::optional<int64_t> now;
 };
 
 class ChatTemplate {
