@@ -1,4 +1,5 @@
 // Chooses the backend. SPDX-License-Identifier: MIT
+#include "kernels/checked_ops.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/simd_levels.h"
 #include "kernels/ref/ref_ops.h"
@@ -9,7 +10,10 @@ std::unique_ptr<Ops> make_ops(OpsKind kind, Device& device, int threads, const O
   GLM_CHECK(device.is_host(), "no operations for {}", device.name());
   GLM_CHECK(threads >= 1, "{} threads", threads);
   if (kind == OpsKind::kRef) return std::make_unique<RefOps>();
-  return make_cpu_ops(device, threads, limits, simd_from_environment());
+  auto fast = make_cpu_ops(device, threads, limits, simd_from_environment());
+  if (kind == OpsKind::kChecked)
+    return std::make_unique<CheckedOps>(std::move(fast), std::make_unique<RefOps>());
+  return fast;
 }
 
 int64_t ops_scratch_bytes(OpsKind kind, int threads, const OpsLimits& limits) {
