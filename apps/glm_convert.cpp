@@ -29,7 +29,8 @@ void catch_interrupts() {
 }
 
 struct Options {
-  std::vector<std::string> paths;
+  std::string source;
+  std::string out;
   std::string dtype = "q40";
   std::string embedding_dtype;
   std::string head_dtype;
@@ -42,13 +43,8 @@ struct Options {
 
 void declare_options(CLI::App& app, Options& options) {
   app.set_version_flag("--version", version_text(kProgram));
-  app.add_option("paths",
-                 options.paths,
-                 "HF_DIR OUT.h5: the checkpoint folder and the model file to write (with "
-                 "--synthetic only OUT.h5)")
-      ->expected(1, 2)
-      ->required()
-      ->type_name("HF_DIR OUT.h5");
+  app.add_option("HF_DIR", options.source, "folder of the checkpoint; not with --synthetic");
+  app.add_option("OUT", options.out, "model file to write, for example air.h5");
   app.add_option("--dtype", options.dtype, "matrices: f32, bf16, f16, q80 or q40")
       ->group("Weights")
       ->capture_default_str();
@@ -126,12 +122,15 @@ std::string summary_json(const Options& options,
 
 int convert(const Options& options) {
   const bool synthetic = !options.synthetic.empty();
-  if (options.paths.size() != (synthetic ? 1u : 2u))
+  // The only path of a synthetic model is its output.
+  const std::string& out = synthetic ? options.source : options.out;
+  if (synthetic && !options.out.empty())
+    fail(ExitCode::kUsage, "--synthetic CONFIG.json takes one path, OUT; try --help");
+  if (out.empty())
     fail(ExitCode::kUsage,
          "{}; try --help",
-         synthetic ? "--synthetic CONFIG.json takes one path, OUT.h5"
-                   : "two paths are needed, HF_DIR and OUT.h5");
-  const std::string& out = options.paths.back();
+         synthetic ? "OUT, the model file to write, is missing"
+                   : "two paths are needed: HF_DIR and OUT");
   check_output(out);
   ConvertOptions convert;
   convert.dtypes = dtypes_of(options);
@@ -146,22 +145,19 @@ int convert(const Options& options) {
   catch_interrupts();
   const auto start = std::chrono::steady_clock::now();
   const ConvertReport report = synthetic ? convert_synthetic(options.synthetic, out, convert)
-                                         : convert_checkpoint(options.paths.front(), out, convert);
+                                         : convert_checkpoint(options.source, out, convert);
   line.finish();
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   for (const std::string& warning : report.warnings)
     fmt::print(stderr, "{}: warning: {}\n", kProgram, warning);
-  const auto bytes = static_cast<double>(report.bytes);
-  fmt::print(
-      "{}: wrote {}: {} tensors, {} parameters, {:.3f} GB of weights in {:.1f} s ({:.0f} "
-      "MB/s)\n",
-      kProgram,
-      escaped(out),
-      report.tensors,
-      count_text(report.parameters),
-      bytes / 1e9,
-      seconds.count(),
-      bytes / 1e6 / seconds.count());
+  fmt::print("{}: wrote {}: {} tensors, {} parameters, {} of weights in {:.1f} s ({:.0f} MB/s)\n",
+             kProgram,
+             escaped(out),
+             report.tensors,
+             count_text(report.parameters),
+             bytes_text(report.bytes),
+             seconds.count(),
+             static_cast<double>(report.bytes) / 1e6 / seconds.count());
   if (options.json) fmt::print("{}\n", summary_json(options, out, report, seconds.count()));
   return 0;
 }

@@ -150,6 +150,12 @@ std::string count_text(int64_t count) {
   return fmt::format("{:.2f} B", n / 1e9);
 }
 
+std::string bytes_text(int64_t bytes) {
+  const auto n = static_cast<double>(bytes);
+  return bytes < 1'000'000'000 ? fmt::format("{:.2f} MB", n / 1e6)
+                               : fmt::format("{:.2f} GB", n / 1e9);
+}
+
 ProgressLine::ProgressLine(std::string program)
     : program_(std::move(program)),
       terminal_(::isatty(STDERR_FILENO) != 0),

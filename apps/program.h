@@ -39,6 +39,9 @@ int allowed_cores();
 // "4.66 M", "106.85 B".
 std::string count_text(int64_t count);
 
+// "9.30 MB", "60.81 GB" (powers of 1000).
+std::string bytes_text(int64_t bytes);
+
 // One line on stderr that shows how far a long piece of work is: redrawn on a terminal, else a new
 // line every few seconds.
 class ProgressLine {

@@ -121,7 +121,7 @@ class Streamer {
     const int64_t least = worker_bytes + unit_bytes;
     if (options_.memory_limit < least)
       fail(ExitCode::kResources,
-           "a memory limit of {} bytes is too small: 16 rows of the widest tensor need {}",
+           "a memory limit of {} bytes is too small: the buffers need at least {}",
            options_.memory_limit,
            least);
     threads_ = static_cast<int>(std::clamp<int64_t>(
