@@ -83,6 +83,8 @@ if [ "$(uname -m)" = x86_64 ] && command -v objdump > /dev/null; then
   check 1 'linear.cpp.o.*512-bit' "$HERE/symbols.sh" "$TREE/build"
   archive linear_avx512 "inline __attribute__((noinline)) void g() { $wide } void f() { g(); }"
   check 1 'weak function _Z1gv' "$HERE/symbols.sh" "$TREE/build"
+  archive isa_avx512 "namespace isa_avx512 { inline __attribute__((noinline)) void g() { $wide } } void f() { isa_avx512::g(); }"
+  check 0 '^symbols: ' "$HERE/symbols.sh" "$TREE/build"
 fi
 
 if [ "$failures" -ne 0 ]; then
