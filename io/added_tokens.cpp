@@ -8,6 +8,9 @@
 namespace glm {
 namespace {
 
+// Bounds the search, which tries every token at every byte.
+constexpr size_t kMaxContentBytes = 256;
+
 uint64_t edge(uint32_t node, char byte) { return uint64_t{node} << 8 | static_cast<uint8_t>(byte); }
 
 bool flag(const Json& entry, const char* key, const std::string& field) {
@@ -34,6 +37,8 @@ AddedTokens::AddedTokens(const Json& list, const std::string& source) {
     for (const char* key : {"lstrip", "rstrip", "single_word"})
       if (flag(entry, key, field)) fail(ExitCode::kModelFile, "{}: {} is unsupported", field, key);
     if (token.content.empty()) fail(ExitCode::kModelFile, "{}: content is empty", field);
+    if (token.content.size() > kMaxContentBytes)
+      fail(ExitCode::kModelFile, "{}: content of {} bytes", field, token.content.size());
     if (!ids.insert(token.id).second)
       fail(ExitCode::kModelFile, "{}: id {} is taken", field, token.id);
     uint32_t node = 0;

@@ -77,6 +77,7 @@ class Parser {
   ExpressionPtr number();
   ExpressionPtr list_display();
   ExpressionPtr dict_display();
+  // What follows an operand (jinja_postfix.cpp).
   ExpressionPtr postfix(ExpressionPtr node);
   ExpressionPtr filters_and_tests(ExpressionPtr node);
   ExpressionPtr subscript(ExpressionPtr node);

@@ -1,0 +1,62 @@
+// Texts and patterns that would take for ever in a naive tokenizer. SPDX-License-Identifier: MIT
+#include <ctime>
+#include <functional>
+
+#include <gtest/gtest.h>
+
+#include "tests/io/tiny_tokenizer.h"
+
+namespace glm {
+namespace {
+
+// Of this process on a core, so that a busy machine changes nothing.
+double seconds_of(const std::function<void()>& work) {
+  const std::clock_t start = std::clock();
+  work();
+  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+}
+
+std::string repeated(std::string_view unit, size_t count) {
+  std::string out;
+  out.reserve(unit.size() * count);
+  for (size_t i = 0; i < count; ++i) out += unit;
+  return out;
+}
+
+TEST(TokenizerLimits, CatastrophicPatternEnds) {
+  const Tokenizer tokenizer = make(with_pattern("(a+)+$"));
+  const std::string text = std::string(1'000'000, 'a') + "b";
+  const double seconds = seconds_of([&] { EXPECT_THROW(tokenizer.encode(text, true), Error); });
+  EXPECT_LT(seconds, 10);
+}
+
+TEST(TokenizerLimits, LongRunsOfOneCharacter) {
+  for (const std::string unit : {"a", " ", "\n", "1", "!", "\u00e9", "\u4f60", "<", "\xFF"}) {
+    const std::string text = repeated(unit, 1'000'000 / unit.size());
+    std::vector<int32_t> ids;
+    const double seconds = seconds_of([&] { ids = tiny().encode(text, true); });
+    EXPECT_EQ(tiny().decode(ids, false), text);
+#ifdef NDEBUG
+    EXPECT_LT(seconds, 1) << unit;
+#else
+    EXPECT_LT(seconds, 20) << unit;
+#endif
+  }
+}
+
+TEST(TokenizerLimits, MarksJoinersAndNul) {
+  Json file = tiny_json();
+  file["normalizer"] = {{"type", "NFC"}};
+  const Tokenizer nfc = make(file);
+  // Alternating classes are the worst case of a simple sort.
+  const std::string marks = "a" + repeated("\u0315\u0300\u0316", 100'000);
+  const double seconds = seconds_of([&] { EXPECT_FALSE(nfc.encode(marks, true).empty()); });
+  EXPECT_LT(seconds, 10);
+  const std::string chain = repeated("\U0001F468\u200d", 20'000);
+  EXPECT_EQ(nfc.decode(nfc.encode(chain, true), false), chain);
+  const std::string nul("a\0b\0\0 c", 7);
+  EXPECT_EQ(nfc.decode(nfc.encode(nul, true), false), nul);
+}
+
+}  // namespace
+}  // namespace glm
