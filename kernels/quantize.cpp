@@ -50,9 +50,7 @@ uint16_t encode_q40(const float* x, uint8_t* bytes) {
 }
 
 uint16_t encode_q80(const float* x, uint8_t* bytes) {
-  float largest = 0.0f;
-  for (int64_t i = 0; i < kQuantBlock; ++i)
-    if (!(std::fabs(x[i]) <= largest)) largest = std::fabs(x[i]);  // NaN stays
+  const float largest = largest_magnitude(x, kQuantBlock);
   const uint16_t scale = f32_to_f16(largest / 127.0f);
   const float d = f16_to_f32(scale);
   for (int64_t i = 0; i < kQuantBlock; ++i) {
@@ -94,6 +92,13 @@ void decode_plain(const void* values, DType dtype, int64_t first, int64_t count,
 }
 
 }  // namespace
+
+float largest_magnitude(const float* x, int64_t n) {
+  float largest = 0.0f;
+  for (int64_t i = 0; i < n && !std::isnan(largest); ++i)
+    if (!(std::fabs(x[i]) <= largest)) largest = std::fabs(x[i]);
+  return largest;
+}
 
 void encode_rows(const float* in,
                  int64_t rows,

@@ -13,6 +13,9 @@ namespace glm {
 // max|x|), rounded to even. With values that are not finite d is not finite either.
 inline constexpr float kSmallestBlock = 0x1p-120f;
 
+// max|x| over n values; NaN if one of them is.
+float largest_magnitude(const float* x, int64_t n);
+
 // Encodes rows of f32 into the planes of `dtype`/`packing` (plain types: values only). `in` is
 // [rows, cols] row-major; rows % 16 == 0 for tile16. values and scales point to the place of the
 // first row; 16-row tiles are whole, so a matrix may be encoded in pieces of 16 rows. Non-finite

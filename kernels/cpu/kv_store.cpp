@@ -21,9 +21,7 @@ void write_q8(const PageVector& to, const float* x, int head_dim) {
   auto* q = reinterpret_cast<int8_t*>(to.values);
   for (int begin = 0, group = 0; begin < head_dim; begin += 32, ++group) {
     const int end = std::min(head_dim, begin + 32);
-    float largest = 0.0f;
-    for (int d = begin; d < end; ++d)
-      if (!(std::fabs(x[d]) <= largest)) largest = std::fabs(x[d]);
+    const float largest = largest_magnitude(x + begin, end - begin);
     const float inverse = largest >= kSmallestBlock ? 127.0f / largest : 0.0f;
     to.scales[group * to.scale_step] = largest < kSmallestBlock ? 0.0f : largest / 127.0f;
     for (int d = begin; d < end; ++d) {

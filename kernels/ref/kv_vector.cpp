@@ -40,9 +40,7 @@ void KvVector::write(const float* x) const {
 void KvVector::write_group(const float* x, int64_t group) const {
   const int first = static_cast<int>(group * kQuantBlock);
   const int last = std::min(cache.head_dim, first + static_cast<int>(kQuantBlock));
-  float largest = 0.0f;
-  for (int dim = first; dim < last; ++dim)
-    if (!(std::fabs(x[dim]) <= largest)) largest = std::fabs(x[dim]);
+  const float largest = largest_magnitude(x + first, last - first);
   const float inverse = largest >= kSmallestBlock ? 127.0f / largest : 0.0f;
   *scale(group) = largest < kSmallestBlock ? 0.0f : largest / 127.0f;
   for (int dim = first; dim < last; ++dim) {

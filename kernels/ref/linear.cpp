@@ -14,9 +14,7 @@ std::vector<double> effective_input(const float* x, int64_t cols, DType dtype) {
   std::vector<double> out(x, x + cols);
   if (!is_quantized(dtype)) return out;
   for (int64_t first = 0; first < cols; first += kQuantBlock) {
-    float largest = 0.0f;
-    for (int64_t i = first; i < first + kQuantBlock; ++i)
-      if (!(std::fabs(x[i]) <= largest)) largest = std::fabs(x[i]);
+    const float largest = largest_magnitude(x + first, kQuantBlock);
     const float inverse = largest >= kSmallestBlock ? 127.0f / largest : 0.0f;
     const float step = largest < kSmallestBlock ? 0.0f : largest / 127.0f;
     for (int64_t i = first; i < first + kQuantBlock; ++i)
