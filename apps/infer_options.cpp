@@ -261,6 +261,7 @@ ParsedCommand parse_infer_command(int argc, char** argv) {
       return command;
     }
     judge(command.options);
+    if (command.options.benchmark && !command.options.max_tokens) command.options.max_tokens = 64;
   } catch (const Error& error) {
     command.kind = ParsedCommand::Kind::kError;
     command.text = error.what();

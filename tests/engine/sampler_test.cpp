@@ -122,7 +122,7 @@ INSTANTIATE_TEST_SUITE_P(Filters,
                                          Case{"top_p", make(1, 0, 0.8f, 0)},
                                          Case{"min_p", make(1, 0, 1, 0.2f)},
                                          Case{"all", make(0.9f, 12, 0.9f, 0.1f)}),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& filter) { return filter.param.name; });
 
 TEST(Sampler, SameSeedSameTokens) {
   const std::vector<float> logits = some_logits(5);

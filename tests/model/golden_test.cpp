@@ -81,8 +81,8 @@ TEST_P(GoldenModel, AllToAllOnEveryGridOfFour) {
 INSTANTIATE_TEST_SUITE_P(Models,
                          GoldenModel,
                          testing::ValuesIn(golden_folders()),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& model) {
+                           std::string name = model.param;
                            std::replace(name.begin(), name.end(), '/', '_');
                            return name;
                          });

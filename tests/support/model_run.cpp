@@ -39,7 +39,7 @@ void run_rank(Communicator& world,
   placement.numerics = options.numerics;
   ModelOptions model_options;
   model_options.limits = step_limits(options, requests.size());
-  model_options.kv_dtype = options.kv_dtype.value_or(KvDType::kF32);
+  model_options.kv_dtype = options.kv_dtype;
   model_options.kv_blocks = model_options.limits.max_sequences * model_options.limits.max_blocks();
   model_options.exchange = options.exchange;
 

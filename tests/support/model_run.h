@@ -18,7 +18,7 @@ struct RunOptions {
   Numerics numerics = Numerics::kDefault;
   ExchangeKind exchange = ExchangeKind::kAuto;
   OpsKind ops = OpsKind::kAuto;
-  std::optional<KvDType> kv_dtype;  // default: f32
+  KvDType kv_dtype = KvDType::kF32;
   int threads = 1;                  // of each rank
   int64_t max_rows = 64;            // chunk of a prompt
   int64_t context = 256;

@@ -1,0 +1,112 @@
+// --benchmark and --dry-run: prefill and decode speed on random tokens; the plan without a run.
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <cstdio>
+
+#include "apps/infer_run.h"
+#include "core/base/rng.h"
+#include "core/model/token_bytes.h"
+#include "kernels/roof.h"
+
+namespace glm {
+namespace {
+
+constexpr int64_t kReadBytesPerThread = int64_t{1} << 30;
+constexpr int kReadRepeats = 5;
+
+// Random ids, the same for every run of one length. The answer ignores end tokens.
+Request benchmark_request(const Job& job) {
+  Request request;
+  const uint64_t key = stream_key(job.options.seed, "benchmark");
+  const auto vocab = static_cast<double>(job.config.vocab);
+  for (int64_t i = 0; i < job.options.prompt_tokens; ++i)
+    request.prompt.push_back(
+        static_cast<int32_t>(uniform_double(key, static_cast<uint64_t>(i)) * vocab));
+  request.sampling.temperature = 0;
+  request.max_tokens = *job.options.max_tokens;
+  return request;
+}
+
+// Bytes per second that all threads of all ranks read at once.
+double read_bandwidth(MpiSession& session, int threads) {
+  session.world().barrier();
+  const double mine = measure_read_bandwidth(threads, kReadBytesPerThread, kReadRepeats);
+  double sum = 0;
+  for (const std::string& text : all_gather_strings(session.world(), fmt::format("{}", mine)))
+    sum += std::stod(text);
+  return sum;
+}
+
+}  // namespace
+
+int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
+  session.on_root([&] {
+    const int64_t needed = job.options.prompt_tokens + *job.options.max_tokens;
+    if (needed > job.model.limits.max_context)
+      fail(ExitCode::kUsage,
+           "--prompt-tokens {} and --max-tokens {} exceed the context of {}; raise --context (at "
+           "most {})",
+           job.options.prompt_tokens,
+           *job.options.max_tokens,
+           job.model.limits.max_context,
+           job.config.max_positions);
+  });
+  check_memory(session, job);
+  BenchmarkResult result;
+  result.bytes_per_token = bytes_per_token(job.config, job.stored);
+  result.read_bandwidth = read_bandwidth(session, job.threads);
+
+  where.phase = "load";
+  Worker worker(session, job, where);
+  const bool root = session.world().rank() == 0;
+  const RunClock clock(session, job, worker);
+  for (int i = -1; i < job.options.repeat; ++i) {  // the first run warms up
+    if (root) worker.engine.submit(benchmark_request(job));
+    worker.engine.clear_stats();
+    worker.engine.run({});
+    const EngineStats& stats = worker.engine.stats();
+    if (!root || i < 0) continue;
+    if (stats.prefill_seconds > 0)
+      result.prefill_tokens_per_second.push_back(static_cast<double>(stats.prefill_tokens) /
+                                                 stats.prefill_seconds);
+    if (stats.decode_seconds > 0)
+      result.decode_tokens_per_second.push_back(static_cast<double>(stats.decode_tokens) /
+                                                stats.decode_seconds);
+  }
+  const std::vector<RankReport> reports = clock.reports();
+  if (!root) return 0;
+  if (job.options.json) {
+    const Json out = {{"benchmark", benchmark_json(job.options, result)},
+                      {"grid", grid_json(job)},
+                      {"model_bytes", job.plan.model_bytes},
+                      {"ops", worker.ops->name()},
+                      {"ranks", ranks_json(job, reports)}};
+    write_out(out.dump() + "\n");
+  } else {
+    write_out(benchmark_text(job.options, result));
+  }
+  const std::string summary =
+      summary_text(job, reports, worker.engine.stats(), result.bytes_per_token);
+  std::fputs(summary.c_str(), stderr);
+  return 0;
+}
+
+int run_dry(MpiSession& session, const Job& job) {
+  if (session.world().rank() != 0) return 0;
+  if (job.options.json) {
+    write_out(plan_json(job).dump() + "\n");
+    return 0;
+  }
+  write_out(plan_text(job.config, job.plan));
+  int64_t largest = 0;
+  for (const RankPlan& rank : job.plan.ranks) largest = std::max(largest, rank.total_bytes());
+  const int64_t here = available_bytes();
+  if (largest > here)
+    write_out(fmt::format(
+        "does not fit this host: the largest rank needs {:.2f} GB, {:.2f} GB are left\n",
+        static_cast<double>(largest) * 1e-9,
+        static_cast<double>(here) * 1e-9));
+  return 0;
+}
+
+}  // namespace glm

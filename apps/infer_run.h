@@ -1,0 +1,52 @@
+// What glm_infer can do once the job is settled: answer, measure, plan. Each is collective and
+// returns the exit code. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "apps/infer_job.h"
+#include "apps/infer_report.h"
+#include "core/engine/engine.h"
+#include "parallel/mpi_session.h"
+
+namespace glm {
+
+// A rank with everything it computes with. Construction loads the weights.
+struct Worker {
+  Worker(MpiSession& session, const Job& job, StepContext& where);
+
+  ProcessGrid grid;
+  std::unique_ptr<Device> device;
+  std::unique_ptr<Ops> ops;
+  Weights weights;
+  std::unique_ptr<Model> model;
+  Engine engine;
+};
+
+// Times the collective part of a run on one rank and reports it.
+class RunClock {
+ public:
+  RunClock(MpiSession& session, const Job& job, Worker& worker);
+  // Every rank's report, on every rank.
+  std::vector<RankReport> reports() const;
+
+ private:
+  double comm_seconds() const;
+
+  MpiSession& session_;
+  const Job& job_;
+  Worker& worker_;
+  std::chrono::steady_clock::time_point start_;
+  double comm_before_;
+};
+
+int run_answer(MpiSession& session, const Job& job, StepContext& where);
+int run_benchmark(MpiSession& session, const Job& job, StepContext& where);
+int run_dry(MpiSession& session, const Job& job);
+
+// Throws Error(kRuntime) when stdout cannot take it.
+void write_out(const std::string& text);
+
+}  // namespace glm

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+#include <cstdio>
+
+#include "apps/infer_run.h"
+
+namespace glm {
+
+Worker::Worker(MpiSession& session, const Job& job, StepContext& where)
+    : grid(session.world(), job.placement.shape),
+      device(make_cpu_device()),
+      ops(make_ops(job.options.ops,
+                   *device,
+                   job.threads,
+                   ops_limits(job.config, job.placement.shape, job.model.limits))),
+      weights(job.config, *job.source.index, job.placement, *device, job.options.verify),
+      model(
+          make_model({job.config, job.placement, grid, *device, *ops, weights, where}, job.model)),
+      engine(
+          grid, *model, *device, job.model.limits, job.model.kv_blocks, job.config.vocab, where) {}
+
+RunClock::RunClock(MpiSession& session, const Job& job, Worker& worker)
+    : session_(session),
+      job_(job),
+      worker_(worker),
+      start_(std::chrono::steady_clock::now()),
+      comm_before_(comm_seconds()) {}
+
+double RunClock::comm_seconds() const {
+  return worker_.grid.world().counters().seconds + worker_.grid.tensor().counters().seconds +
+         worker_.grid.exchange().counters().seconds;
+}
+
+std::vector<RankReport> RunClock::reports() const {
+  RankReport report;
+  report.host = session_.host();
+  report.weight_bytes = worker_.weights.bytes();
+  report.bytes_read = worker_.weights.bytes_read();
+  report.load_seconds = worker_.weights.load_seconds();
+  report.plan_bytes = job_.plan.ranks[static_cast<size_t>(session_.world().rank())].total_bytes();
+  report.peak_rss_bytes = peak_resident_bytes();
+  report.run_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  report.comm_seconds = comm_seconds() - comm_before_;
+  report.sent_bytes = worker_.grid.world().counters().sent_bytes +
+                      worker_.grid.tensor().counters().sent_bytes +
+                      worker_.grid.exchange().counters().sent_bytes;
+  report.exchange = worker_.model->exchange_counters();
+  report.threads = job_.threads;
+  return gather_reports(session_.world(), report);
+}
+
+void write_out(const std::string& text) {
+  const bool good =
+      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+  if (!good) fail(ExitCode::kRuntime, "the output could not be written to stdout");
+}
+
+}  // namespace glm
