@@ -1,10 +1,13 @@
-// The collectives' contract. A group of ranks; every verb on every transport (self, threads, MPI,
-// NCCL). Calls are enqueued in stream order of the tensor's device: the host may touch a buffer
-// again after Device::wait (at once on the CPU). All ranks of a group make the same calls in the
-// same order. Sums are taken in ascending rank order whatever the transport, so every rank holds
-// the same bits. Every wait has a deadline; when it passes, Error(kCommunication) names operation,
-// group, layer, sequence number and, where it shows, the rank waited for. SPDX-License-Identifier:
-// MIT
+// The collectives' contract. A group of ranks; every verb on every transport (self, threads, MPI).
+// Calls are enqueued in stream order of the tensor's device: the host may touch a buffer again
+// after Device::wait (at once on the CPU). All ranks of a group make the same calls in the same
+// order. Sums are taken in ascending rank order whatever the transport, so every rank holds the
+// same bits. Every wait has a deadline; when it passes, Error(kCommunication) names operation,
+// group, layer, sequence number and the ranks waited for; the group is of no use afterwards.
+// send() may wait for its recv(). Tensors of a device that is not the host's travel through host
+// memory; a communicator of the devices' own library would be another class behind this interface,
+// made from a group like these (its ids travel by broadcast_string).
+// SPDX-License-Identifier: MIT
 #pragma once
 
 #include <cstdint>

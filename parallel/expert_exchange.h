@@ -1,13 +1,11 @@
 // Dispatch and combine: brings the rows of a step to the ranks that hold their experts, and the
 // results back. Two ways, one interface (docs/parallelism.md):
 //   reduce:   the expert group shares its tokens; each rank works on the rows it already has for
-//   its local experts, and
-//             the tensor group's all-reduce is the combine. No dispatch.
+//             its local experts, and the tensor group's all-reduce is the combine. No dispatch.
 //   alltoall: each rank of the group owns a share of the rows (its own batch with data ranks; an
-//   even part of the shared
-//             rows with tensor ranks). A row travels once to each rank that holds one of its
-//             experts, with the list of those experts; partial sums come back and are added in
-//             ascending rank order.
+//             even part of the shared rows with tensor ranks). A row travels once to each rank that
+//             holds one of its experts, with the list of those experts; partial sums come back and
+//             are added in ascending rank order.
 // Either way the caller sees rows with a list of *local* experts, computes one partial sum per row,
 // and hands it back. SPDX-License-Identifier: MIT
 #pragma once
@@ -26,8 +24,8 @@ enum class ExchangeKind : uint8_t { kAuto, kReduce, kAllToAll };
 struct ExchangeCounters {
   int64_t dispatch_calls = 0;
   int64_t combine_calls = 0;
-  int64_t rows_sent = 0;  // to other ranks
-  int64_t bytes_sent = 0;
+  int64_t rows_sent = 0;   // to other ranks, by dispatch; a row counts once per destination
+  int64_t bytes_sent = 0;  // by dispatch and combine, sums over the tensor group included
 };
 
 // Who holds expert e: ranks [first, first + n) of the exchange group (n = slices of its columns).
@@ -49,8 +47,9 @@ class ExpertExchange {
     int top_k = 0;
     int64_t hidden = 0;
     int64_t max_rows = 0;
-    ExchangeKind kind =
-        ExchangeKind::kAuto;  // kReduce needs expert <= tensor: Error(kUsage) otherwise
+    // kAuto: reduce for up to 64 rows where tokens are shared. kReduce needs expert <= tensor:
+    // Error(kUsage) otherwise. expert 1 has nothing to dispatch and always reduces.
+    ExchangeKind kind = ExchangeKind::kAuto;
   };
   ExpertExchange(ProcessGrid& grid, Device& device, Ops& ops, const Config& config);
   ~ExpertExchange();

@@ -67,7 +67,6 @@ void NodeBoard::beat() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     mine_->beat_ns = now_ns();
-    if (alarm_ns_ != 0 && now_ns() > alarm_ns_) expired_();
     wake_.wait_for(lock, kBeat);
   }
 }
@@ -80,12 +79,6 @@ void NodeBoard::stop() {
   }
   wake_.notify_all();
   thread_.join();
-}
-
-void NodeBoard::set_alarm(double seconds, const std::function<void()>& expired) {
-  const std::lock_guard lock(mutex_);
-  expired_ = expired;
-  alarm_ns_ = seconds > 0 ? now_ns() + static_cast<int64_t>(seconds * 1e9) : 0;
 }
 
 std::string NodeBoard::stalled_text() const {

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -30,8 +29,6 @@ class NodeBoard {
   std::string stalled_text() const;
   // True for one rank of the host, once.
   bool elect() const;
-  // After `seconds` the heartbeat thread calls `expired`; 0 takes it back. For blocking MPI calls.
-  void set_alarm(double seconds, const std::function<void()>& expired);
   // Gives the shared memory back; collective, before MPI_Finalize.
   void release();
 
@@ -50,11 +47,9 @@ class NodeBoard {
   std::unique_ptr<Slot> own_memory_;  // a host with one rank needs no window
   Slot* mine_ = nullptr;
   std::thread thread_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable wake_;
   bool stopping_ = false;
-  int64_t alarm_ns_ = 0;
-  std::function<void()> expired_;
 };
 
 }  // namespace glm

@@ -127,7 +127,6 @@ void MpiSession::Impl::close() {
   own_mpi = false;
   world.reset();
   transport.reset();
-  // What follows waits inside MPI, without a deadline of ours.
   if (board) board->release();
   if (node != MPI_COMM_NULL) MPI_Comm_free(&node);
   if (comm != MPI_COMM_NULL) MPI_Comm_free(&comm);

@@ -34,8 +34,9 @@ class MpiSession {
   std::string library_version() const;  // "Open MPI v4.1.4"
 
   // Runs body and returns its exit code. An exception becomes ONE line "glm_<program>: error: ..."
-  // on stderr per job, with rank and host, and MPI_Abort with the error's exit code on every rank.
-  // If the error is the same on all ranks (options), throw it on rank 0 only or through agree().
+  // on stderr per job, with rank and host: one rank of each host is elected, hosts speak one after
+  // the other, and the first to speak ends the job by MPI_Abort with the error's exit code. A job
+  // of one rank returns the code. Errors that all ranks share (options) belong into on_root().
   int run(const std::function<int()>& body);
 
   // Runs `judge` on rank 0 only and shares the verdict: on success returns everywhere; on an Error

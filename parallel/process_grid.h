@@ -43,16 +43,15 @@ struct GridRequest {
   std::optional<int> data, pipeline, tensor, expert;
 };
 // Completes a request for `world` ranks (docs/parallelism.md): nothing given: 2 = tensor 2; 4 =
-// pipeline 2 x tensor 2; 2n = pipeline n x tensor 2; odd = pipeline only; some given: the others 1,
-// pipeline takes the rest; expert: data x tensor for a MoE model, 1 for a dense one. Throws
-// Error(kUsage) with the legal values for what cannot be.
+// pipeline 2 x tensor 2; 2n = pipeline n x tensor 2; odd = pipeline only; some of the three axes
+// given: the others 1, pipeline takes the rest; expert: data x tensor for a MoE model, 1 for a
+// dense one. Throws Error(kUsage) with the legal values for what cannot be.
 GridShape complete_grid(const GridRequest& request, int world, bool is_moe);
 
 class ProcessGrid {
  public:
-  // Collective over world. Groups: tensor (same data, pipeline), stage (data x tensor plane of one
-  // pipeline stage, in rank order), expert group of the exchange, pipeline neighbours are reached
-  // through world().
+  // Collective over world. Groups: tensor (same data and pipeline) and the expert group of the
+  // exchange; pipeline neighbours are reached through world().
   ProcessGrid(Communicator& world, const GridShape& shape);
 
   const GridShape& shape() const { return shape_; }
