@@ -93,14 +93,34 @@ void tile_product(const TileProduct& a) {
   }
 }
 
+int64_t int8_peak(int64_t steps) {
+  constexpr int kChains = 6;
+  __m256i sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = _mm256_set1_epi32(i);
+  __m256i weights = _mm256_set1_epi8(3);
+  const __m256i inputs = _mm256_set1_epi8(5);
+  for (int64_t s = 0; s < steps; ++s) {
+    __asm__ volatile("" : "+x"(weights));
+    for (int i = 0; i < kChains; ++i)
+      sums[i] = _mm256_add_epi32(
+          sums[i],
+          _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_xor_si256(weights, sums[i]), inputs),
+                            _mm256_set1_epi16(1)));
+  }
+  for (int i = 0; i < kChains; ++i) __asm__ volatile("" : : "x"(sums[i]));
+  return steps * kChains * 32 * 2;
+}
+
 }  // namespace
 }  // namespace glm::GLM_ISA
 
 namespace glm {
 
 const KernelTable* avx2_kernels() {
-  static constexpr KernelTable kTable = isa_avx2::make_table(
-      "avx2", isa_avx2::tile_product<isa_avx2::Q40>, isa_avx2::tile_product<isa_avx2::Q80>);
+  static constexpr KernelTable kTable = isa_avx2::make_table("avx2",
+                                                             isa_avx2::tile_product<isa_avx2::Q40>,
+                                                             isa_avx2::tile_product<isa_avx2::Q80>,
+                                                             isa_avx2::int8_peak);
   return &kTable;
 }
 

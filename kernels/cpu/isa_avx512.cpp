@@ -43,6 +43,24 @@ struct Q80 {
   }
 };
 
+int64_t int8_peak(int64_t steps) {
+  constexpr int kChains = 8;
+  __m512i sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_epi32(i);
+  __m512i weights = _mm512_set1_epi8(3);
+  const __m512i inputs = _mm512_set1_epi8(5);
+  for (int64_t s = 0; s < steps; ++s) {
+    __asm__ volatile("" : "+v"(weights));
+    for (int i = 0; i < kChains; ++i)
+      sums[i] = _mm512_add_epi32(
+          sums[i],
+          _mm512_madd_epi16(_mm512_maddubs_epi16(_mm512_xor_si512(weights, sums[i]), inputs),
+                            _mm512_set1_epi16(1)));
+  }
+  for (int i = 0; i < kChains; ++i) __asm__ volatile("" : : "v"(sums[i]));
+  return steps * kChains * 64 * 2;
+}
+
 }  // namespace
 }  // namespace glm::GLM_ISA
 
@@ -52,7 +70,8 @@ const KernelTable* avx512_kernels() {
   static constexpr KernelTable kTable =
       isa_avx512::make_table("avx512",
                              isa_avx512::tile_product<isa_avx512::Q40>,
-                             isa_avx512::tile_product<isa_avx512::Q80>);
+                             isa_avx512::tile_product<isa_avx512::Q80>,
+                             isa_avx512::int8_peak);
   return &kTable;
 }
 

@@ -349,9 +349,29 @@ inline void divide(const float* sums, float total, int64_t n, float* out) {
   }
 }
 
+// ---- roofs
+
+inline uint64_t sum_words(const uint8_t* p, int64_t bytes) {
+  typedef uint64_t Words __attribute__((vector_size(64)));
+  Words sums[4] = {};
+  for (int64_t i = 0; i < bytes; i += 256) {
+    for (int j = 0; j < 4; ++j) {
+      __builtin_prefetch(p + i + 4096 + 64 * j);
+      Words words;
+      __builtin_memcpy(&words, p + i + 64 * j, 64);
+      sums[j] += words;
+    }
+  }
+  const Words both = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  uint64_t sum = 0;
+  for (int j = 0; j < 8; ++j) sum += both[j];
+  return sum;
+}
+
 constexpr KernelTable make_table(const char* name,
                                  void (*tile_q40)(const TileProduct&),
-                                 void (*tile_q80)(const TileProduct&)) {
+                                 void (*tile_q80)(const TileProduct&),
+                                 int64_t (*int8_peak)(int64_t)) {
   return {name,
           quantize_row,
           tile_q40,
@@ -367,7 +387,9 @@ constexpr KernelTable make_table(const char* name,
           attend<LoadF16>,
           attend<LoadI8>,
           merge_split,
-          divide};
+          divide,
+          sum_words,
+          int8_peak};
 }
 
 }  // namespace glm::GLM_ISA

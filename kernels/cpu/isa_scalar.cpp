@@ -45,6 +45,19 @@ void tile_product(const TileProduct& a) {
   }
 }
 
+int64_t int8_peak(int64_t steps) {
+  int32_t sums[4] = {};
+  for (int64_t s = 0; s < steps; ++s) {
+    for (int i = 0; i < 4; ++i) {
+      int32_t weight = i;
+      __asm__ volatile("" : "+r"(weight));
+      sums[i] += weight * 3;
+    }
+  }
+  __asm__ volatile("" : : "r"(sums[0] + sums[1] + sums[2] + sums[3]));
+  return steps * 4 * 2;
+}
+
 }  // namespace
 }  // namespace glm::GLM_ISA
 
@@ -54,7 +67,8 @@ const KernelTable* scalar_kernels() {
   static constexpr KernelTable kTable =
       isa_scalar::make_table("scalar",
                              isa_scalar::tile_product<256, isa_scalar::dot_q40>,
-                             isa_scalar::tile_product<512, isa_scalar::dot_q80>);
+                             isa_scalar::tile_product<512, isa_scalar::dot_q80>,
+                             isa_scalar::int8_peak);
   return &kTable;
 }
 

@@ -45,14 +45,30 @@ struct Q80 {
   }
 };
 
+int64_t int8_peak(int64_t steps) {
+  constexpr int kChains = 12;
+  __m512i sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_epi32(i);
+  __m512i weights = _mm512_set1_epi8(3);
+  const __m512i inputs = _mm512_set1_epi8(5);
+  for (int64_t s = 0; s < steps; ++s) {
+    __asm__ volatile("" : "+v"(weights));
+    for (int i = 0; i < kChains; ++i) sums[i] = _mm512_dpbusd_epi32(sums[i], weights, inputs);
+  }
+  for (int i = 0; i < kChains; ++i) __asm__ volatile("" : : "v"(sums[i]));
+  return steps * kChains * 64 * 2;
+}
+
 }  // namespace
 }  // namespace glm::GLM_ISA
 
 namespace glm {
 
 const KernelTable* vnni_kernels() {
-  static constexpr KernelTable kTable = isa_vnni::make_table(
-      "vnni", isa_vnni::tile_product<isa_vnni::Q40>, isa_vnni::tile_product<isa_vnni::Q80>);
+  static constexpr KernelTable kTable = isa_vnni::make_table("vnni",
+                                                             isa_vnni::tile_product<isa_vnni::Q40>,
+                                                             isa_vnni::tile_product<isa_vnni::Q80>,
+                                                             isa_vnni::int8_peak);
   return &kTable;
 }
 

@@ -92,6 +92,10 @@ struct KernelTable {
                       int64_t n);
   // out[i] = sums[i] / total.
   void (*divide)(const float* sums, float total, int64_t n, float* out);
+  // Roofs (kernels/roof.h): the sum of 8-byte words, bytes % 256 == 0; and `steps` rounds of
+  // independent int8 dot products in registers, returning the operations done.
+  uint64_t (*sum_words)(const uint8_t* p, int64_t bytes);
+  int64_t (*int8_peak)(int64_t steps);
 };
 
 const KernelTable* scalar_kernels();

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT
+#include "benchmarks/harness.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "core/base/check.h"
+#include "kernels/roof.h"
+
+namespace glm::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+template <class T>
+T number(std::string_view option, std::string_view text, T lowest) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < lowest)
+    fail(ExitCode::kUsage, "{} {}: not a number of at least {}", option, escaped(text), lowest);
+  return value;
+}
+
+}  // namespace
+
+Options parse_options(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view option = argv[i];
+    if (option == "--json") {
+      options.json = true;
+      continue;
+    }
+    if (i + 1 == argc) fail(ExitCode::kUsage, "{} needs a value or is unknown", escaped(option));
+    const std::string_view value = argv[++i];
+    if (option == "--threads")
+      options.threads = number(option, value, 1);
+    else if (option == "--repeats")
+      options.min_repeats = number(option, value, 1);
+    else if (option == "--seconds")
+      options.max_seconds = number(option, value, 0.0);
+    else if (option == "--filter")
+      options.filter = value;
+    else
+      fail(ExitCode::kUsage, "unknown option {}", escaped(option));
+  }
+  return options;
+}
+
+Timing summarise(std::vector<double> seconds) {
+  GLM_CHECK(!seconds.empty(), "nothing was measured");
+  std::sort(seconds.begin(), seconds.end());
+  const auto at = [&](double share) {
+    return seconds[static_cast<size_t>(share * static_cast<double>(seconds.size() - 1) + 0.5)];
+  };
+  return {static_cast<int64_t>(seconds.size()), at(0.5), at(0.1), at(0.9)};
+}
+
+Timing measure(const Options& options, const std::function<void(int64_t)>& run) {
+  run(0);
+  run(1);
+  std::vector<double> seconds;
+  const Clock::time_point start = Clock::now();
+  Clock::time_point last = start;
+  for (int64_t i = 2;; ++i) {
+    run(i);
+    const Clock::time_point now = Clock::now();
+    seconds.push_back(std::chrono::duration<double>(now - last).count());
+    last = now;
+    if (static_cast<int>(seconds.size()) >= options.min_repeats) break;
+    const double total = std::chrono::duration<double>(now - start).count();
+    if (seconds.size() >= 3 && total > options.max_seconds) break;
+  }
+  return summarise(std::move(seconds));
+}
+
+Roofs measure_roofs(const Options& options) {
+  constexpr int64_t kBytes = int64_t{1} << 30;
+  return {measure_read_bandwidth(options.threads, kBytes, 5), measure_int8_peak(options.threads)};
+}
+
+Report::Report(const Options& options, std::string program, const Roofs& roofs)
+    : options_(options), program_(std::move(program)), roofs_(roofs) {
+  if (options_.json) {
+    const nlohmann::json line = {{"program", program_},
+                                 {"cpu", cpu_model()},
+                                 {"threads", options_.threads},
+                                 {"roof_bytes_per_second", roofs_.bytes_per_second},
+                                 {"roof_int8_per_second", roofs_.int8_per_second}};
+    fmt::print("{}\n", line.dump());
+    return;
+  }
+  fmt::print("{} on {}, {} threads: reads {:.2f} GB/s, int8 {:.1f} GOP/s\n",
+             program_,
+             cpu_model(),
+             options_.threads,
+             roofs_.bytes_per_second * 1e-9,
+             roofs_.int8_per_second * 1e-9);
+  fmt::print("{:<52} {:>10} {:>10} {:>10} {:>8} {:>8} {:>7} {:>7}\n",
+             "case",
+             "median us",
+             "p10",
+             "p90",
+             "GB/s",
+             "GOP/s",
+             "% read",
+             "% int8");
+}
+
+bool Report::wants(const std::string& name) const {
+  return name.find(options_.filter) != std::string::npos;
+}
+
+void Report::add(const std::string& name, const Timing& timing, const Work& work) const {
+  const double bytes = work.bytes / timing.median;
+  const double flops = work.flops / timing.median;
+  if (options_.json) {
+    const nlohmann::json line = {{"case", name},
+                                 {"repeats", timing.repeats},
+                                 {"median_us", timing.median * 1e6},
+                                 {"p10_us", timing.p10 * 1e6},
+                                 {"p90_us", timing.p90 * 1e6},
+                                 {"bytes_per_second", bytes},
+                                 {"operations_per_second", flops},
+                                 {"share_of_read_roof", bytes / roofs_.bytes_per_second},
+                                 {"share_of_int8_roof", flops / roofs_.int8_per_second}};
+    fmt::print("{}\n", line.dump());
+  } else {
+    fmt::print("{:<52} {:>10.1f} {:>10.1f} {:>10.1f} {:>8.2f} {:>8.1f} {:>7.1f} {:>7.1f}\n",
+               name,
+               timing.median * 1e6,
+               timing.p10 * 1e6,
+               timing.p90 * 1e6,
+               bytes * 1e-9,
+               flops * 1e-9,
+               100 * bytes / roofs_.bytes_per_second,
+               100 * flops / roofs_.int8_per_second);
+  }
+  std::fflush(stdout);
+}
+
+int64_t last_level_cache_bytes() {
+  const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  return bytes > 0 ? bytes : int64_t{32} << 20;
+}
+
+int64_t cold_copies(int64_t bytes, int64_t limit) {
+  const int64_t wanted = 4 * last_level_cache_bytes() / std::max<int64_t>(1, bytes) + 2;
+  return std::clamp<int64_t>(wanted, 1, limit);
+}
+
+std::string cpu_model() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "unknown CPU";
+}
+
+}  // namespace glm::bench
