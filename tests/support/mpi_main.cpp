@@ -60,6 +60,8 @@ int run_tests(MpiSession& session) {
   listeners.Append(gather);
   const int own = RUN_ALL_TESTS();
   if (testing::UnitTest::GetInstance()->test_to_run_count() == 0) return 1;
+  if (own == 0 && gather->failed() && session.world().rank() == 0)
+    std::cout << "[  FAILED  ] tests failed on other ranks, see above" << std::endl;
   return own != 0 || gather->failed() ? 1 : 0;
 }
 
