@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "tests/support/model_run.h"
 
+#include <algorithm>
 #include <mutex>
 
 #include <unistd.h>
@@ -15,7 +16,7 @@ StepLimits step_limits(const RunOptions& options, size_t n_requests) {
   StepLimits limits;
   limits.max_context = options.context;
   limits.max_rows = options.max_rows;
-  limits.max_sequences = static_cast<int64_t>(n_requests);
+  limits.max_sequences = std::min(options.max_sequences, static_cast<int64_t>(n_requests));
   limits.max_logits = options.max_rows;
   return limits;
 }
@@ -131,6 +132,17 @@ Request golden_request(const Golden& golden) {
   request.sampling.temperature = 0;
   request.all_logits = true;
   return request;
+}
+
+ChatPrompts::ChatPrompts(const std::filesystem::path& folder)
+    : texts_(read_folder_texts(folder)),
+      tokenizer_(texts_.tokenizer, folder.string()),
+      template_(texts_.chat_template, folder.string()) {}
+
+std::vector<int32_t> ChatPrompts::ids(const std::string& message) const {
+  RenderInput input;
+  input.messages.push_back({{"role", "user"}, {"content", message}});
+  return tokenizer_.encode(template_.render(input));
 }
 
 std::vector<GridShape> legal_grids(int world, bool is_moe) {

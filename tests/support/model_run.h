@@ -10,18 +10,21 @@
 #include "core/engine/engine.h"
 #include "core/model/convert.h"
 #include "core/model/model.h"
+#include "io/chat_template.h"
+#include "io/tokenizer.h"
 
 namespace glm::testing_support {
 
 struct RunOptions {
-  GridShape shape;
+  GridShape shape = {};
   Numerics numerics = Numerics::kDefault;
   ExchangeKind exchange = ExchangeKind::kAuto;
   OpsKind ops = OpsKind::kAuto;
   KvDType kv_dtype = KvDType::kF32;
-  int threads = 1;                  // of each rank
-  int64_t max_rows = 64;            // chunk of a prompt
+  int threads = 1;        // of each rank
+  int64_t max_rows = 64;  // chunk of a prompt
   int64_t context = 256;
+  int64_t max_sequences = 16;  // that run at once on a data rank
   double timeout_seconds = 120;
 };
 
@@ -51,6 +54,19 @@ Golden read_golden(const std::filesystem::path& folder);
 
 // A greedy request for all logits.
 Request golden_request(const Golden& golden);
+
+// The chat prompt of a message, by the tokenizer and template of a checkpoint folder.
+class ChatPrompts {
+ public:
+  explicit ChatPrompts(const std::filesystem::path& folder);
+  std::vector<int32_t> ids(const std::string& message) const;
+  std::string text(const std::vector<int32_t>& ids) const { return tokenizer_.decode(ids, true); }
+
+ private:
+  ModelTexts texts_;
+  Tokenizer tokenizer_;
+  ChatTemplate template_;
+};
 
 // Every legal grid of `world` ranks for a model.
 std::vector<GridShape> legal_grids(int world, bool is_moe);
