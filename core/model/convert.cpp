@@ -8,7 +8,9 @@
 
 #include "core/model/model_source.h"
 #include "core/model/weight_stream.h"
+#include "io/chat_template.h"
 #include "io/safetensors.h"
+#include "io/tokenizer.h"
 
 namespace glm {
 namespace {
@@ -264,12 +266,30 @@ void refuse_quantised_checkpoint(const std::string& config, const std::string& s
          escaped(source));
 }
 
-void warn_of_texts(const ModelTexts& texts, ConvertReport& report) {
-  if (texts.tokenizer.empty())
+// The weights are good without them, and whoever runs the model is told again.
+void warn_of_texts(const ModelTexts& texts,
+                   const fs::path& folder,
+                   const ModelConfig& config,
+                   ConvertReport& report) {
+  if (texts.tokenizer.empty()) {
     report.warnings.push_back(
         "no tokenizer.json: the model takes and gives token ids only (--tokens)");
-  else if (texts.chat_template.empty())
-    report.warnings.push_back("no chat template: prompts need --raw");
+    return;
+  }
+  try {
+    const Tokenizer tokenizer(texts.tokenizer, (folder / "tokenizer.json").string());
+    if (tokenizer.vocab_size() > config.vocab)
+      report.warnings.push_back(
+          fmt::format("tokenizer.json has ids up to {}, the embedding only {} rows",
+                      tokenizer.vocab_size() - 1,
+                      config.vocab));
+    if (texts.chat_template.empty())
+      report.warnings.push_back("no chat template: prompts need --raw");
+    else
+      ChatTemplate(texts.chat_template, (folder / "chat_template.jinja").string());
+  } catch (const Error& error) {
+    report.warnings.push_back(error.what());
+  }
 }
 
 void warn_of_router_bias(const Checkpoint& checkpoint, ConvertReport& report) {
@@ -302,7 +322,7 @@ ConvertReport convert_checkpoint(const fs::path& folder,
   parse_generation_config(
       texts.generation_config, (folder / "generation_config.json").string(), config);
   ConvertReport report;
-  warn_of_texts(texts, report);
+  warn_of_texts(texts, folder, config, report);
   Pairing pairing(folder, checkpoint, config, options);
   pairing.run(report);
   warn_of_wide_storage(pairing.tensors, options, report);

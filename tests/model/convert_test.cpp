@@ -107,6 +107,44 @@ TEST(Convert, TheTinyModelKeepsItsMtpLayerAndTexts) {
   EXPECT_EQ(index.texts.tokenizer, read_bytes(tiny / "tokenizer.json"));
 }
 
+TEST(Convert, TextsThatCannotBeUsedAreWarnedOf) {
+  const TempFolder folder("convert_texts");
+  const auto tiny = std::filesystem::path(GLM_TEST_DATA) / "tiny";
+  SampleCheckpoint sample("glm");
+  sample.write(folder / "in");
+  const auto warning = [&] {
+    const ConvertReport report =
+        convert_checkpoint(folder / "in", folder / "out.h5", options_of(DType::kQ40));
+    EXPECT_EQ(report.warnings.size(), 1u);
+    return report.warnings.empty() ? "" : report.warnings[0];
+  };
+  write_bytes(folder / "in" / "tokenizer.json", "{}");
+  EXPECT_NE(warning().find("tokenizer.json"), std::string::npos);
+  write_bytes(folder / "in" / "tokenizer.json", read_bytes(tiny / "tokenizer.json"));
+  write_bytes(folder / "in" / "chat_template.jinja", "text");
+  EXPECT_NE(warning().find("the embedding only 320 rows"), std::string::npos);
+}
+
+TEST(Convert, TemplatesInTokenizerConfig) {
+  const TempFolder folder("convert_template");
+  SampleCheckpoint("glm").write(folder / "in");
+  const auto stored = [&](const std::string& tokenizer_config) {
+    write_bytes(folder / "in" / "tokenizer_config.json", tokenizer_config);
+    convert_checkpoint(folder / "in", folder / "out.h5", options_of(DType::kQ40));
+    return read_model_index(folder / "out.h5").texts.chat_template;
+  };
+  EXPECT_EQ(stored(R"({"chat_template": "one"})"), "one");
+  EXPECT_EQ(stored(R"({"chat_template": [{"name": "tool_use", "template": "a"},
+                                         {"name": "default", "template": "b"}]})"),
+            "b");
+  EXPECT_EQ(stored(R"({"chat_template": null})"), "");
+  expect_error([&] { stored(R"({"chat_template": [{"name": "rag", "template": "a"}]})"); },
+               ExitCode::kModelFile,
+               {"tokenizer_config.json", "default"});
+  write_bytes(folder / "in" / "chat_template.jinja", "file");
+  EXPECT_EQ(stored(R"({"chat_template": "one"})"), "file");
+}
+
 TEST(Convert, F32HoldsTheNumbersOfTheSource) {
   const TempFolder folder("convert_f32");
   const auto out = folder / "model.h5";
