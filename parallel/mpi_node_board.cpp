@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "parallel/mpi_node_board.h"
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <new>
@@ -14,6 +15,7 @@ namespace glm {
 namespace {
 
 constexpr auto kBeat = std::chrono::milliseconds(100);
+constexpr double kLongestGap = 0.5;
 constexpr double kSilence = 1.0;  // seconds without a beat that are worth telling
 
 // CLOCK_MONOTONIC, the same in all processes of a host.
@@ -52,8 +54,11 @@ NodeBoard::NodeBoard(MPI_Comm node, int world_rank, const std::string& host) : h
 
 NodeBoard::~NodeBoard() { stop(); }
 
-void NodeBoard::start_heartbeat() {
+void NodeBoard::start_heartbeat(double patience, const std::function<void()>& lost) {
   if (thread_.joinable()) return;
+  patience_ = patience;
+  lost_ = lost;
+  watches_.assign(slots_.size(), {});
   mine_->beat_ns = now_ns();
   // Signals belong to the main thread.
   sigset_t all, before;
@@ -65,10 +70,27 @@ void NodeBoard::start_heartbeat() {
 
 void NodeBoard::beat() {
   std::unique_lock lock(mutex_);
+  int64_t last = now_ns();
   while (!stopping_) {
-    mine_->beat_ns = now_ns();
+    const int64_t now = now_ns();
+    mine_->beat_ns = now;
+    // A longer gap means that this process stood still itself, perhaps the whole job.
+    if (somebody_lost(std::min(static_cast<double>(now - last) * 1e-9, kLongestGap))) lost_();
+    last = now;
     wake_.wait_for(lock, kBeat);
   }
+}
+
+bool NodeBoard::somebody_lost(double elapsed) {
+  bool lost = false;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    Watch& watch = watches_[i];
+    const int64_t beat = slots_[i]->beat_ns;
+    watch.silent = beat == 0 || beat != watch.beat_ns ? 0 : watch.silent + elapsed;
+    watch.beat_ns = beat;
+    lost = lost || watch.silent > patience_;
+  }
+  return lost;
 }
 
 void NodeBoard::stop() {
@@ -79,6 +101,7 @@ void NodeBoard::stop() {
   }
   wake_.notify_all();
   thread_.join();
+  mine_->beat_ns = 0;  // silent on purpose
 }
 
 std::string NodeBoard::stalled_text() const {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -23,8 +24,10 @@ class NodeBoard {
   NodeBoard(const NodeBoard&) = delete;
   NodeBoard& operator=(const NodeBoard&) = delete;
 
-  // Starts the thread that shows, ten times a second, that this process runs.
-  void start_heartbeat();
+  // Starts the thread that shows, ten times a second, that this process runs, and looks at the
+  // others: it calls `lost` when one of them has shown nothing for `patience` seconds. This finds
+  // a rank that stands still while all others compute and nobody waits for it.
+  void start_heartbeat(double patience, const std::function<void()>& lost);
   // "rank 3 on host n1 has not shown a heartbeat for 5.1 s: stopped or swapped out?", or "".
   std::string stalled_text() const;
   // True for one rank of the host, once.
@@ -39,6 +42,7 @@ class NodeBoard {
     std::atomic<int> reporter{0};  // of slot 0: somebody has been elected
   };
   void beat();
+  bool somebody_lost(double elapsed);
   void stop();
 
   std::string host_;
@@ -50,6 +54,13 @@ class NodeBoard {
   std::mutex mutex_;
   std::condition_variable wake_;
   bool stopping_ = false;
+  double patience_ = 0;
+  std::function<void()> lost_;
+  struct Watch {
+    int64_t beat_ns = 0;
+    double silent = 0;  // seconds of our own running time
+  };
+  std::vector<Watch> watches_;
 };
 
 }  // namespace glm

@@ -27,6 +27,8 @@ constexpr auto kLongestFarewell = std::chrono::seconds(10);
 // Between the reports of neighbouring hosts: the first one ends the job before the next speaks.
 constexpr auto kHostDelay = std::chrono::milliseconds(400);
 constexpr int kMostHostDelays = 5;
+// A rank that waits for a stopped one knows more to say than one that does not: it speaks first.
+constexpr double kLostGrace = 2.0;
 constexpr size_t kLongestLine = 4000;
 
 // An error that every rank has in the same words: said once, and all leave in good order.
@@ -94,6 +96,7 @@ struct MpiSession::Impl {
   void open(int* argc, char*** argv);
   void close();
   int report(const Failure& failure);
+  void report_lost();
   std::string signed_text(const std::string& text) const;
 };
 
@@ -154,6 +157,22 @@ int MpiSession::Impl::report(const Failure& failure) {
   _exit(code);
 }
 
+// On the heartbeat thread, where MPI may not be called: the launcher ends the others when this
+// process is gone.
+void MpiSession::Impl::report_lost() {
+  if (board->elect()) {
+    std::this_thread::sleep_for(std::min(node_index, kMostHostDelays) * kHostDelay);
+    write_error(program,
+                signed_text(fmt::format("{} was last in {}; {}",
+                                        transport->rank_text(rank),
+                                        transport->noted_text(),
+                                        board->stalled_text())));
+  } else {
+    std::this_thread::sleep_for(kLongestFarewell);
+  }
+  _exit(static_cast<int>(ExitCode::kCommunication));
+}
+
 MpiSession::MpiSession(int* argc, char*** argv, const std::string& program)
     : impl_(std::make_unique<Impl>()) {
   static constexpr auto kAdvice =
@@ -171,7 +190,8 @@ MpiSession::~MpiSession() = default;
 void MpiSession::configure(const CommOptions& options) {
   impl_->options = options;
   impl_->world->set_options(options);
-  impl_->board->start_heartbeat();
+  impl_->board->start_heartbeat(options.timeout_seconds + kLostGrace,
+                                [impl = impl_.get()] { impl->report_lost(); });
 }
 
 Communicator& MpiSession::world() { return *impl_->world; }

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "core/base/check.h"
+#include "parallel/progress.h"
 
 namespace glm {
 namespace {
@@ -37,6 +38,24 @@ MpiTransport::MpiTransport(MPI_Comm comm, const NodeBoard& board, bool crowded)
 std::string MpiTransport::rank_text(int rank) const {
   if (hosts_.empty()) return fmt::format("rank {}", rank);
   return fmt::format("rank {} (host {})", rank, hosts_[static_cast<size_t>(rank)]);
+}
+
+void MpiTransport::note(const char* verb, const StepContext* context) {
+  note_.verb = verb;
+  note_.phase = context == nullptr ? nullptr : context->phase;
+  if (context == nullptr) return;
+  note_.part = context->part;
+  note_.step = context->step;
+  note_.layer = context->layer;
+}
+
+std::string MpiTransport::noted_text() const {
+  const char* verb = note_.verb;
+  if (verb == nullptr) return "start";
+  const char* phase = note_.phase;
+  if (phase == nullptr) return verb;
+  const StepContext context{phase, note_.step, note_.layer, note_.part};
+  return verb + place_text(&context);
 }
 
 void MpiTransport::start(int tag, std::span<const Transfer> transfers) {

@@ -1,6 +1,7 @@
 // Byte ranges by MPI_Isend and MPI_Irecv on one communicator. SPDX-License-Identifier: MIT
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,9 @@ class MpiTransport final : public Transport {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  void note(const char* verb, const StepContext* context) override;
+  // What was noted last: "all_reduce, layer 17 (attention), decode step 12". From any thread.
+  std::string noted_text() const;
   void start(int tag, std::span<const Transfer> transfers) override;
   bool poll(std::span<uint8_t> done) override;
   void cancel() override;
@@ -40,9 +44,17 @@ class MpiTransport final : public Transport {
   };
   void check_piece(const Piece& piece, const MPI_Status& status, int result) const;
 
+  // Each field for itself is whole; a reader may see those of two neighbouring notes mixed.
+  struct Note {
+    std::atomic<const char*> verb{nullptr}, phase{nullptr}, part{""};
+    std::atomic<int64_t> step{0};
+    std::atomic<int> layer{-1};
+  };
+
   MPI_Comm comm_;
   const NodeBoard& board_;
   bool crowded_;
+  Note note_;
   int rank_ = 0;
   int size_ = 1;
   int largest_tag_ = 32767;

@@ -78,6 +78,8 @@ std::string peers_text(std::span<const Transfer> transfers, std::span<const uint
   return senders.empty() ? text + " to receive" : text;
 }
 
+}  // namespace
+
 std::string place_text(const StepContext* context) {
   if (context == nullptr) return {};
   std::string text;
@@ -90,6 +92,8 @@ std::string place_text(const StepContext* context) {
   }
   return text + fmt::format(", {} step {}", context->phase, context->step);
 }
+
+namespace {
 
 std::string where_text(const Operation& operation, const CommOptions& options) {
   return fmt::format("in {} of group {}{}, seq {}",
@@ -108,6 +112,7 @@ void Progress::run(Transport& transport,
                    const CommOptions& options) {
   if (transfers.empty()) return;
   done_.assign(transfers.size(), 0);
+  transport.note(operation.verb, options.context);
   try {
     transport.start(tag, transfers);
     wait(transport, transfers, operation, options);

@@ -18,6 +18,9 @@ struct Operation {
   int64_t sequence = 0;
 };
 
+// ", layer 17 (attention), decode step 12"; "" without a context.
+std::string place_text(const StepContext* context);
+
 // Runs sets of transfers to their end. Reuses its memory from call to call.
 class Progress {
  public:

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/base/check.h"
+#include "parallel/communicator.h"
 
 namespace glm {
 
@@ -34,6 +35,12 @@ class Transport {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
+  // What the rank is about to wait for; for a transport that may have to tell it from another
+  // thread.
+  virtual void note(const char* verb, const StepContext* context) {
+    static_cast<void>(verb);
+    static_cast<void>(context);
+  }
   // Starts a set; there is one set at a time.
   virtual void start(int tag, std::span<const Transfer> transfers) = 0;
   // Moves the set on. Sets done[i] for finished transfers; true when anything moved. Throws

@@ -140,6 +140,18 @@ TEST(MpiFailure, ARankStoppedAtTheEndIsNamedToo) {
   EXPECT_LT(outcome.seconds, kTimeout + kOverhead);
 }
 
+TEST(MpiFailure, AStoppedRankThatNobodyWaitsForIsFound) {
+  for (const int rank : {0, 2}) {
+    const Outcome outcome = run_ranks(3, "stop-unseen", rank);
+    expect_error(outcome, 5, "rank " + std::to_string(rank) + " on host ");
+    if (outcome.errors.empty()) continue;
+    EXPECT_NE(outcome.errors[0].find("was last in barrier, layer 17 (attention), decode step 12"),
+              std::string::npos)
+        << outcome.errors[0];
+    EXPECT_LT(outcome.seconds, kTimeout + kOverhead);
+  }
+}
+
 TEST(MpiFailure, AReceiveWithoutASendNamesTheSender) {
   const Outcome outcome = run_ranks(2, "receive", 1);
   EXPECT_EQ(outcome.code, 5) << outcome.all_err;

@@ -1,11 +1,13 @@
 // A program whose ranks fail in a chosen way: mpi_fault_program MODE RANK TIMEOUT
 // (tests/parallel/mpi_failure_test.cpp runs it). SPDX-License-Identifier: MIT
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "parallel/mpi_session.h"
 
@@ -34,6 +36,11 @@ void fail_as_asked(MpiSession& session, const std::string& mode, bool chosen, in
   // The rank asked for waits for a message that its right neighbour never sends.
   if (mode == "receive" && chosen)
     world.recv(glm::host_tensor(&x, glm::DType::kF32, {1}), (rank + 1) % world.size());
+  // The others compute and wait for nobody.
+  if (mode == "stop-unseen") {
+    if (chosen) raise(SIGSTOP);
+    std::this_thread::sleep_for(std::chrono::seconds(30));
+  }
   for (int i = 0; i < 100; ++i) reduce(*tensor);
   if (mode == "stop-at-end" && chosen) raise(SIGSTOP);
 }
