@@ -37,6 +37,13 @@ void repack(const uint8_t* values,
   }
 }
 
+// Tiles that one piece of work should have at least: handing out less costs more than doing it.
+int64_t smallest_piece(const Weight& w, int64_t inputs) {
+  constexpr int64_t kMultiplications = int64_t{1} << 17;
+  const int64_t tile = kTileRows * w.cols * inputs;
+  return 1 + kMultiplications / (1 + tile);
+}
+
 }  // namespace
 
 CpuOps::InputRows CpuOps::prepare_inputs(Tensor x, int64_t n_rows, DType dtype) {
@@ -134,7 +141,7 @@ void CpuOps::run_tile(const ProductJob& job, int64_t tile, int thread) {
 void CpuOps::run_job(const ProductJob& job) {
   if (job.count == 0) return;
   const int64_t tiles = (job.width() + kTileRows - 1) / kTileRows;
-  const int64_t grain = std::max<int64_t>(1, tiles / (8 * pool_.threads()));
+  const int64_t grain = std::max(smallest_piece(*job.w, job.count), tiles / (8 * pool_.threads()));
   pool_.parallel_for(tiles, grain, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t tile = begin; tile < end; ++tile) run_tile(job, tile, thread);
   });
@@ -150,7 +157,8 @@ void CpuOps::run_experts(ProductJob job, const ExpertGroups& groups) {
     experts_[active++] = e;
   }
   const int64_t tiles = (job.width() + kTileRows - 1) / kTileRows;
-  const int64_t grain = std::max<int64_t>(1, active * tiles / (32 * pool_.threads()));
+  const int64_t grain =
+      std::max(smallest_piece(*job.w, 1), active * tiles / (32 * pool_.threads()));
   pool_.parallel_for(active * tiles, grain, [&](int64_t begin, int64_t end, int thread) {
     ProductJob own = job;
     for (int64_t unit = begin; unit < end; ++unit) {

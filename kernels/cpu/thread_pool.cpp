@@ -13,6 +13,10 @@ namespace glm {
 namespace {
 
 constexpr int kSpinUs = 50;
+constexpr uint64_t kOpen = uint64_t{1} << 31;
+constexpr uint64_t kInside = kOpen - 1;  // mask of the count
+
+uint64_t gate_of(uint32_t generation) { return (uint64_t{generation} << 32) | kOpen; }
 
 void pause_core() {
 #if defined(__x86_64__)
@@ -48,13 +52,16 @@ void ThreadPool::run(int64_t n, int64_t grain, TaskRef task) {
   n_ = n;
   grain_ = std::max<int64_t>(1, grain);
   next_.store(0, std::memory_order_relaxed);
-  running_.store(static_cast<uint32_t>(threads_ - 1), std::memory_order_relaxed);
-  generation_.fetch_add(1, std::memory_order_release);
+  const uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
+  gate_.store(gate_of(generation), std::memory_order_release);
+  generation_.store(generation, std::memory_order_release);
   generation_.notify_all();
   take_pieces(0);
-  for (uint32_t left = running_.load(std::memory_order_acquire); left != 0;
-       left = running_.load(std::memory_order_acquire))
-    if (!spin_until_changed(running_, left)) running_.wait(left, std::memory_order_acquire);
+  uint64_t gate = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
+  while ((gate & kInside) != 0) {
+    if (!spin_until_changed(gate_, gate)) gate_.wait(gate, std::memory_order_acquire);
+    gate = gate_.load(std::memory_order_acquire);
+  }
   if (failed_.exchange(false, std::memory_order_acquire)) {
     const std::exception_ptr error = std::exchange(error_, nullptr);
     std::rethrow_exception(error);
@@ -74,6 +81,21 @@ void ThreadPool::take_pieces(int thread) {
   }
 }
 
+// Whether the job is still open; then this worker counts as inside until leave().
+bool ThreadPool::enter(uint32_t generation) {
+  uint64_t gate = gate_.load(std::memory_order_acquire);
+  while ((gate & ~kInside) == gate_of(generation))
+    if (gate_.compare_exchange_weak(
+            gate, gate + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+      return true;
+  return false;
+}
+
+void ThreadPool::leave() {
+  const uint64_t before = gate_.fetch_sub(1, std::memory_order_acq_rel);
+  if ((before & (kInside | kOpen)) == 1) gate_.notify_one();  // the last one of a closed job
+}
+
 void ThreadPool::worker(int thread) {
   uint32_t seen = 0;
   for (;;) {
@@ -82,12 +104,14 @@ void ThreadPool::worker(int thread) {
     if (now == seen) continue;
     seen = now;
     if (stop_.load(std::memory_order_relaxed)) return;
+    if (!enter(now)) continue;
     take_pieces(thread);
-    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
+    leave();
   }
 }
 
-bool ThreadPool::spin_until_changed(const std::atomic<uint32_t>& word, uint32_t old) const {
+template <class T>
+bool ThreadPool::spin_until_changed(const std::atomic<T>& word, T old) const {
   if (spin_us_ == 0) return word.load(std::memory_order_acquire) != old;
   const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(spin_us_);
   do {

@@ -1,6 +1,7 @@
-// Threads of one rank: fork and join with the calling thread taking part. Waiting threads spin for
-// a few microseconds, then sleep; they never spin where threads outnumber the cores this process
-// may use. SPDX-License-Identifier: MIT
+// Threads of one rank: fork and join with the calling thread taking part. The caller waits only for
+// workers that have begun a piece, so a worker that the system has put aside costs nothing. Waiting
+// threads spin for a few microseconds, then sleep; they never spin where threads outnumber the
+// cores this process may use. SPDX-License-Identifier: MIT
 #pragma once
 
 #include <atomic>
@@ -59,18 +60,24 @@ class ThreadPool {
   void run(int64_t n, int64_t grain, TaskRef task);
   void take_pieces(int thread);
   void worker(int thread);
-  bool spin_until_changed(const std::atomic<uint32_t>& word, uint32_t old) const;
+  template <class T>
+  bool spin_until_changed(const std::atomic<T>& word, T old) const;
 
   int threads_;
   int spin_us_;
   std::vector<std::thread> workers_;
-  // The job; written by run() before generation_ is raised.
+  bool enter(uint32_t generation);
+  void leave();
+
+  // The job; written by run() while no worker is inside.
   TaskRef task_;
   int64_t n_ = 0;
   int64_t grain_ = 1;
   alignas(64) std::atomic<int64_t> next_{0};
+  // Number of the job, raised to wake the workers.
   alignas(64) std::atomic<uint32_t> generation_{0};
-  alignas(64) std::atomic<uint32_t> running_{0};
+  // Number of the job in the upper half; whether workers may still enter; how many are inside.
+  alignas(64) std::atomic<uint64_t> gate_{0};
   std::atomic<bool> stop_{false};
   std::atomic<bool> failed_{false};
   std::exception_ptr error_;
