@@ -227,7 +227,7 @@ void add_report_options(CLI::App& app, InferOptions& o) {
 void judge(const InferOptions& o) {
   if (o.device == "cuda")
     fail(ExitCode::kUsage,
-         "--device cuda: this build has no CUDA operations; use --device cpu or auto");
+         "--device cuda: CUDA operations are not part of this version; use --device cpu or auto");
   const bool has_prompt = o.prompt || o.prompt_file || o.tokens;
   if (!has_prompt && !o.dry_run && !o.benchmark)
     fail(ExitCode::kUsage,

@@ -14,7 +14,9 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include "core/base/device.h"
 #include "git_version.h"
+#include "parallel/nccl_version.h"
 
 namespace glm {
 namespace {
@@ -85,8 +87,8 @@ std::string version_text(const std::string& program) {
       GLM_COMPILER,
       GLM_HDF5_VERSION,
       GLM_MPI_VERSION,
-      GLM_CUDA_VERSION,
-      GLM_NCCL_VERSION);
+      cuda_version_text(),
+      nccl_version_text());
 }
 
 int64_t parse_size(const std::string& text, const std::string& option) {

@@ -1,6 +1,6 @@
 // Where memory and order live. Work on a device is enqueued; the host may read a tensor of the
-// device only after wait(). On the CPU device everything is done when the call returns. CUDA joins
-// behind the same interface. SPDX-License-Identifier: MIT
+// device only after wait(). On the CPU device everything is done when the call returns. A device is
+// used by the thread that made it. SPDX-License-Identifier: MIT
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ class Device {
   virtual std::string name() const = 0;
   virtual bool is_host() const = 0;
 
-  // Memory for the life of the device; start-up only. Zeroed, 64-byte aligned (2 MiB when large).
-  // Throws Error(kResources) with the size when there is no room.
+  // Memory for the life of the device; start-up only. Zeroed, 64-byte aligned (on the CPU 2 MiB
+  // when large). Throws Error(kResources) with the size when there is no room.
   virtual Tensor allocate(DType dtype, std::initializer_list<int64_t> dims) = 0;
   virtual int64_t allocated_bytes() const = 0;
 
@@ -35,5 +35,13 @@ class Device {
 };
 
 std::unique_ptr<Device> make_cpu_device();
+
+// GPU number `index` of those this process sees; wait() gives up after `timeout_seconds`. Throws
+// Error(kUsage) when the build has no CUDA, Error(kResources) when there is no such GPU.
+std::unique_ptr<Device> make_cuda_device(int index, double timeout_seconds);
+// 0 without CUDA in the build, without a driver or without a GPU.
+int cuda_device_count();
+// "13.0 (driver 13.0)", "13.0 (no driver)" or "not built in".
+std::string cuda_version_text();
 
 }  // namespace glm
