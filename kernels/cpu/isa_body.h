@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 
 #include "kernels/cpu/simd.h"
 
@@ -51,7 +50,7 @@ inline void sigmoid(const float* x, int64_t n, float* out) {
 }
 
 inline void softmax(const float* x, int64_t n, float* out) {
-  const float lowest = -std::numeric_limits<float>::infinity();
+  const float lowest = -__builtin_inff();
   F top = splat(lowest);
   for (int64_t i = 0; i < n; i += 16) {
     const int left = static_cast<int>(n - i < 16 ? n - i : 16);
@@ -107,7 +106,7 @@ inline void quantize_row(const float* x, int64_t blocks, QuantBlock* out) {
     const F first = load(x);
     const F second = load(x + 16);
     const float top = top_bits(max_bits(magnitude(first), magnitude(second)));
-    const bool usable = top >= kSmallestBlock && top <= std::numeric_limits<float>::max();
+    const bool usable = top >= kSmallestBlock && top <= __FLT_MAX__;
     out[b].d = top < kSmallestBlock ? 0.0f : top / 127.0f;
     int32_t sum = 0;
     if (usable) {
@@ -275,7 +274,7 @@ inline void add_page(const SplitAttention& a, int page_index, int first_query) {
 
 template <class Load, int Q>
 inline void attend_block(const SplitAttention& a, int first_query) {
-  const float lowest = -std::numeric_limits<float>::infinity();
+  const float lowest = -__builtin_inff();
   int longest = 0;
   for (int q = 0; q < Q; ++q) {
     const int limit = a.limits[first_query + q];
@@ -356,7 +355,6 @@ inline uint64_t sum_words(const uint8_t* p, int64_t bytes) {
   Words sums[4] = {};
   for (int64_t i = 0; i < bytes; i += 256) {
     for (int j = 0; j < 4; ++j) {
-      __builtin_prefetch(p + i + 4096 + 64 * j);
       Words words;
       __builtin_memcpy(&words, p + i + 64 * j, 64);
       sums[j] += words;

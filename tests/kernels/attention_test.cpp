@@ -59,7 +59,7 @@ TEST_P(Attention, AgreesAtPageAndSplitBorders) {
   for (const KvDType dtype : kKvTypes) {
     for (const auto& [first, n] : std::vector<std::pair<int, int>>{
              {0, 1}, {0, 18}, {15, 2}, {254, 1}, {255, 1}, {256, 1}, {255, 3}, {600, 2}}) {
-      if (large && n > 2) continue;
+      if (large && (n > 1 || first == 254 || first == 600)) continue;
       SCOPED_TRACE(fmt::format("{} {} + {}", kv_dtype_name(dtype), first, n));
       Sequence sequence(heads, dtype, first + n, 21);
       sequence.store(backends.fastest(), 0, first + n);

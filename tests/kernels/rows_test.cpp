@@ -1,4 +1,6 @@
 // Operations that move and add rows, and the trace of all. SPDX-License-Identifier: MIT
+#include <cstdlib>
+
 #include "tests/kernels/op_support.h"
 
 namespace glm::testing {
@@ -136,6 +138,19 @@ TEST(SimdLevels, ForcedLevelsAndRefusals) {
     EXPECT_EQ(error.code(), ExitCode::kUsage);
     EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
   }
+}
+
+TEST(SimdLevels, EnvironmentForcesALevel) {
+  const auto device = make_cpu_device();
+  const auto named = [&] {
+    return make_ops(OpsKind::kAuto, *device, 1, {1, 32, 16, 1, 16})->name();
+  };
+  ASSERT_EQ(setenv("GLM_SIMD", "scalar", 1), 0);
+  EXPECT_EQ(named(), "cpu scalar");
+  ASSERT_EQ(setenv("GLM_SIMD", "neon", 1), 0);
+  EXPECT_THROW(named(), Error);
+  ASSERT_EQ(unsetenv("GLM_SIMD"), 0);
+  EXPECT_EQ(named(), "cpu " + simd_levels().back());
 }
 
 }  // namespace

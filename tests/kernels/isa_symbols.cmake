@@ -1,0 +1,23 @@
+# Every function that a unit compiled for a newer instruction set defines with weak linkage must live in that unit's
+# namespace; else the linker may hand it to CPUs that cannot run it. Run: cmake -DARCHIVE=... -DNM=... -P this
+execute_process(COMMAND ${NM} --defined-only -A ${ARCHIVE} OUTPUT_VARIABLE symbols RESULT_VARIABLE failed ERROR_QUIET)
+if(failed)
+  message(FATAL_ERROR "nm ${ARCHIVE}: ${failed}")
+endif()
+string(REGEX MATCHALL "[^\n]*isa_(avx2|avx512|vnni)[.]cpp[.]o:[^\n]*" lines "${symbols}")
+set(seen 0)
+foreach(line ${lines})
+  # The object's name holds "isa_" too: judge only what follows it.
+  string(REGEX REPLACE "^.*[.]cpp[.]o:" "" symbol "${line}")
+  if(NOT symbol MATCHES " [TWVu] ")
+    continue()
+  endif()
+  math(EXPR seen "${seen} + 1")
+  if(NOT symbol MATCHES "isa_(avx2|avx512|vnni)|(avx2|avx512|vnni)_kernels" AND NOT symbol MATCHES "DW[.]ref|__odr_asan|asan|tsan|ubsan")
+    message(SEND_ERROR "a shared function compiled for one instruction set: ${line}")
+  endif()
+endforeach()
+if(seen LESS 3)
+  message(FATAL_ERROR "only ${seen} symbols of the instruction set units found in ${ARCHIVE}")
+endif()
+message(STATUS "${seen} symbols checked")
