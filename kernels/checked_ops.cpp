@@ -88,7 +88,7 @@ bool route_tie(const float* logits,
                const RouterConfig& config,
                const int32_t* got,
                const int32_t* want) {
-  if (config.n_group > 1) return false;
+  if (config.n_group > 1 || !std::is_sorted(got, got + config.top_k)) return false;
   double lowest_wanted = HUGE_VAL;
   double lowest_got = HUGE_VAL;
   const double largest = *std::max_element(logits, logits + config.n_experts);

@@ -8,7 +8,7 @@
 
 namespace glm {
 
-class RefOps final : public Ops {
+class RefOps : public Ops {
  public:
   std::string name() const override { return "ref"; }
 

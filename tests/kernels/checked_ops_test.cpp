@@ -2,6 +2,7 @@
 #include "kernels/checked_ops.h"
 
 #include <cmath>
+#include <utility>
 
 #include "kernels/ref/ref_ops.h"
 #include "tests/kernels/op_support.h"
@@ -50,21 +51,66 @@ TEST(CheckedOps, WeightsThatAreNotFiniteAreNamed) {
   EXPECT_NE(text.find("linear: element [0, 5]"), std::string::npos) << text;
 }
 
-// A backend that is wrong in one element of one operation: the reference on other inputs.
-class WrongCache {
- public:
-  WrongCache() : device_(make_cpu_device()), ops_(checked(*device_)) {}
-  std::unique_ptr<Device> device_;
-  std::unique_ptr<Ops> ops_;
+// Wrong in one element of every product, sum and route, and in one byte of the cache.
+class Wrong final : public RefOps {
+  void do_linear(Tensor out, Tensor x, const Weight& w, Tensor bias) override {
+    reference_->linear(out, x, w, bias);
+    out.f32()[out.cols() + 2] += 1e-3f;
+  }
+  void do_add(Tensor x, Tensor y) override {
+    reference_->add(x, y);
+    x.f32()[4] = std::nextafter(x.f32()[4], 9.0f);
+  }
+  void do_store_kv(const KvLayer& cache,
+                   Tensor qkv,
+                   Tensor slots,
+                   const HeadLayout& heads) override {
+    reference_->store_kv(cache, qkv, slots, heads);
+    static_cast<uint8_t*>(cache.values)[0] ^= 1;
+  }
+  void do_route(Tensor experts,
+                Tensor weights,
+                Tensor logits,
+                Tensor bias,
+                const RouterConfig& config) override {
+    reference_->route(experts, weights, logits, bias, config);
+    std::swap(experts.i32()[0], experts.i32()[1]);
+  }
+  std::unique_ptr<Ops> reference_ = std::make_unique<RefOps>();
 };
 
+TEST(CheckedOps, WrongResultsAreNamed) {
+  CheckedOps ops(std::make_unique<Wrong>(), std::make_unique<RefOps>());
+  const Matrix matrix(DType::kQ80, Packing::kTile16, 1, 16, 64, 99);
+  Floats x(2, 64, 100), out(2, 16), y(2, 64, 101);
+  std::string text = complaint([&] { ops.linear(out.view(), x.view(), matrix.weight()); });
+  EXPECT_NE(text.find("linear: element [1, 2] of [2, 16]"), std::string::npos) << text;
+  EXPECT_NE(text.find("times the tolerance"), std::string::npos) << text;
+  text = complaint([&] { ops.add(x.view(), y.view()); });
+  EXPECT_NE(text.find("add: element [0, 4]"), std::string::npos) << text;
+
+  const HeadLayout heads{1, 1, 8, 1, 0};
+  Cache cache(KvDType::kF16, 1, 8, 16);
+  Floats qkv(1, heads.row_width(), 102);
+  Ints slots({0}, 1);
+  text = complaint([&] { ops.store_kv(cache.layer, qkv.view(), slots.vector(), heads); });
+  EXPECT_NE(text.find("store_kv: page 0"), std::string::npos) << text;
+
+  Floats logits(1, 4, 103), weights(1, 2);
+  Ints experts({0, 0}, 2);
+  const RouterConfig config{RouterKind::kSoftmax, 4, 2, 1, 1, true, 1.0f};
+  text = complaint([&] { ops.route(experts.view(), weights.view(), logits.view(), {}, config); });
+  EXPECT_NE(text.find("route: element"), std::string::npos) << text;
+}
+
 TEST(CheckedOps, StoreKvKeepsTheOtherPages) {
-  const WrongCache setup;
+  const auto device = make_cpu_device();
+  const auto ops = checked(*device);
   const HeadLayout heads{1, 1, 8, 1, 0};
   Cache cache(KvDType::kQ8, 1, 8, 64);
   Floats qkv(3, heads.row_width(), 97);
   Ints slots({5, 47, 6}, 1);
-  setup.ops_->store_kv(cache.layer, qkv.view(), slots.vector(), heads);
+  ops->store_kv(cache.layer, qkv.view(), slots.vector(), heads);
   const auto bytes = static_cast<size_t>(KvLayer::page_bytes(KvDType::kQ8, 1, 8));
   for (const size_t page : {size_t{1}, size_t{3}})
     for (size_t i = 0; i < bytes; ++i) ASSERT_EQ(cache.keys[page * bytes + i], 0xFF);
