@@ -1,0 +1,136 @@
+// Where the time of a step goes, on one rank: time, bytes and share of the roofs of each kind of
+// operation, for a prompt chunk and for decode steps of a model file (glm_convert --synthetic makes
+// one of any shape). SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "benchmarks/harness.h"
+#include "core/base/check.h"
+#include "core/model/model.h"
+#include "core/model/model_source.h"
+
+namespace glm::bench {
+namespace {
+
+constexpr int64_t kPromptRows = 256;
+constexpr int64_t kContext = 1024;
+
+// A whole model on one rank, with its operations traced.
+class Forward {
+ public:
+  Forward(const std::string& path, int threads)
+      : index_(read_model_index(path)),
+        config_(parse_config(index_.texts.config, path)),
+        world_(make_self_communicator({})),
+        grid_(*world_, GridShape{}),
+        device_(make_cpu_device()) {
+    placement_.stages = {Range{0, config_.n_layers}};
+    ModelOptions options;
+    options.limits = {kPromptRows, 1, 1, kContext};
+    options.kv_blocks = options.limits.max_blocks();
+    ops_ = make_ops(
+        OpsKind::kAuto, *device_, threads, ops_limits(config_, GridShape{}, options.limits));
+    ops_->set_trace(&trace_);
+    weights_ = std::make_unique<Weights>(config_, index_, placement_, *device_, true);
+    model_ = make_model({config_, placement_, grid_, *device_, *ops_, *weights_, where_}, options);
+    batch_ = std::make_unique<Batch>(*device_, options.limits);
+  }
+
+  // One step of `rows` new rows behind `position`; the spans of its operations, and of the whole as
+  // "step".
+  std::map<std::string, SpanTotal, std::less<>> step(int64_t position, int64_t rows) {
+    PlanSequence sequence;
+    sequence.position = static_cast<int32_t>(position);
+    sequence.n_logits = 1;
+    sequence.tokens.assign(static_cast<size_t>(rows), 1);
+    for (int32_t i = 0; i * kKvBlockTokens < position + rows; ++i) sequence.blocks.push_back(i);
+    StepPlan plan;
+    plan.sequences.push_back(sequence);
+    batch_->fill(plan, 0);
+    trace_.clear();
+    {
+      const Span whole(&trace_, "step");
+      model_->forward(*batch_);
+    }
+    return trace_.totals();
+  }
+
+ private:
+  ModelIndex index_;
+  ModelConfig config_;
+  StepContext where_;
+  std::unique_ptr<Communicator> world_;
+  ProcessGrid grid_;
+  std::unique_ptr<Device> device_;
+  Placement placement_;
+  std::unique_ptr<Ops> ops_;
+  std::unique_ptr<Weights> weights_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Batch> batch_;
+  Trace trace_;
+};
+
+// Medians over `repeats` equal steps; the step's own work is the sum of its operations'.
+void report_steps(Forward& forward,
+                  const Report& report,
+                  const std::string& name,
+                  int64_t position,
+                  int64_t rows,
+                  int repeats) {
+  std::map<std::string, std::vector<double>> seconds;
+  std::map<std::string, Work> work;
+  for (int i = -2; i < repeats; ++i) {
+    const auto totals = forward.step(position, rows);
+    if (i < 0) continue;
+    Work sum;
+    for (const auto& [span, total] : totals) {
+      seconds[span].push_back(total.seconds);
+      work[span] = total.work;
+      sum.bytes += total.work.bytes;
+      sum.flops += total.work.flops;
+    }
+    work["step"] = sum;
+  }
+  std::vector<std::pair<std::string, Timing>> rows_by_time;
+  for (auto& [span, samples] : seconds) rows_by_time.emplace_back(span, summarise(samples));
+  std::sort(rows_by_time.begin(), rows_by_time.end(), [](const auto& a, const auto& b) {
+    return a.second.median > b.second.median;
+  });
+  for (const auto& [span, timing] : rows_by_time)
+    if (report.wants(name + " " + span)) report.add(name + " " + span, timing, work[span]);
+}
+
+int run(int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-')
+    fail(ExitCode::kUsage,
+         "usage: bench_forward MODEL.h5 [--threads N] [--repeats N] [--filter TEXT] [--json]");
+  const std::string model = argv[1];
+  const Options options = parse_options(argc - 1, argv + 1);
+  Forward forward(model, options.threads);
+  const Report report(options, "bench_forward", measure_roofs(options));
+  report_steps(forward,
+               report,
+               fmt::format("prefill {}", kPromptRows),
+               0,
+               kPromptRows,
+               std::max(3, options.min_repeats / 5));
+  for (const int64_t context : {int64_t{16}, kContext - 1})
+    report_steps(
+        forward, report, fmt::format("decode at {}", context), context, 1, options.min_repeats);
+  return 0;
+}
+
+}  // namespace
+}  // namespace glm::bench
+
+int main(int argc, char** argv) {
+  try {
+    return glm::bench::run(argc, argv);
+  } catch (const glm::Error& error) {
+    std::fprintf(stderr, "bench_forward: error: %s\n", error.what());
+    return static_cast<int>(error.code());
+  }
+}
