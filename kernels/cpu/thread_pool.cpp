@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <system_error>
 #include <utility>
 
 #include <sched.h>
@@ -37,10 +38,22 @@ ThreadPool::ThreadPool(int threads, int spin_us) : threads_(threads), spin_us_(s
   GLM_CHECK(threads >= 1, "{} threads", threads);
   if (spin_us_ < 0) spin_us_ = threads > usable_cores() ? 0 : kSpinUs;
   workers_.reserve(static_cast<size_t>(threads - 1));
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker(i); });
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker(i); });
+  } catch (const std::system_error& error) {
+    const size_t started = workers_.size();
+    stop_workers();
+    fail(ExitCode::kResources,
+         "only {} of {} threads could be started ({}); use fewer --threads",
+         started + 1,
+         threads,
+         error.code().message());
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop_workers(); }
+
+void ThreadPool::stop_workers() {
   stop_.store(true, std::memory_order_relaxed);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();

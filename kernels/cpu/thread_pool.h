@@ -57,6 +57,7 @@ class ThreadPool {
   }
 
  private:
+  void stop_workers();
   void run(int64_t n, int64_t grain, TaskRef task);
   void take_pieces(int thread);
   void worker(int thread);
