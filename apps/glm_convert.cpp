@@ -3,6 +3,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "apps/program.h"
 #include "core/model/convert.h"
@@ -63,10 +64,11 @@ void declare_options(CLI::App& app, Options& options) {
       ->type_name("CONFIG.json");
   app.add_option("--seed", options.seed, "of the random weights")
       ->group("Synthetic models")
+      ->check(integer_in(0, std::numeric_limits<int64_t>::max()))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "threads (default: the allowed cores)")
       ->group("Resources")
-      ->check(CLI::Range(1, kMaxThreads))
+      ->check(integer_in(1, kMaxThreads))
       ->capture_default_str();
   app.add_option("--memory-limit", options.memory_limit, "buffers, for example 512M or 2GiB")
       ->group("Resources")
@@ -131,6 +133,8 @@ int convert(const Options& options) {
          "{}; try --help",
          synthetic ? "OUT, the model file to write, is missing"
                    : "two paths are needed: HF_DIR and OUT");
+  if (synthetic && !std::filesystem::exists(options.synthetic))
+    fail(ExitCode::kUsage, "--synthetic: {}: no such file", escaped(options.synthetic));
   check_output(out);
   ConvertOptions convert;
   convert.dtypes = dtypes_of(options);

@@ -1,18 +1,42 @@
 // glm_infer: one MPI job that runs a model. Parses, settles the job on all ranks, and does what was
 // asked. SPDX-License-Identifier: MIT
-#include <cstdio>
 #include <cstdlib>
-#include <string_view>
+#include <string>
 
 #include "apps/infer_run.h"
+#include "apps/program.h"
+#include "core/base/rng.h"
+#include "parallel/mpi_launch.h"
 
 namespace glm {
 namespace {
 
-int run(MpiSession& session, const ParsedCommand& command) {
+constexpr const char* kProgram = "glm_infer";
+
+// `mpirun -np 2 A : -np 2 B` can start ranks with different words, which would then wait for each
+// other in different places.
+void compare_options(MpiSession& session, int argc, char** argv) {
+  std::string words;
+  for (int i = 1; i < argc; ++i) words.append(argv[i]).push_back('\0');
+  const std::vector<std::string> keys =
+      all_gather_strings(session.world(), std::to_string(stream_key(0, words)));
   session.on_root([&] {
-    if (command.kind == ParsedCommand::Kind::kError) throw Error(ExitCode::kUsage, command.text);
+    for (size_t r = 1; r < keys.size(); ++r)
+      if (keys[r] != keys[0])
+        fail(ExitCode::kUsage,
+             "rank {} was started with other options than rank 0; all ranks need the same ones",
+             r);
   });
+}
+
+int run(MpiSession& session, const ParsedCommand& command) {
+  if (command.kind != ParsedCommand::Kind::kRun) {
+    session.on_root([&] {
+      if (command.kind == ParsedCommand::Kind::kError) throw Error(ExitCode::kUsage, command.text);
+      write_out(command.text + "\n");
+    });
+    return 0;
+  }
   StepContext where;
   session.configure({.timeout_seconds = command.options.timeout, .context = &where});
   const Job job = prepare_job(session, command.options);
@@ -22,11 +46,18 @@ int run(MpiSession& session, const ParsedCommand& command) {
                                : run_answer(session, job, where);
 }
 
-// Before MPI starts only the launcher's environment says which rank this is.
-bool first_of_launch() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"})
-    if (const char* rank = std::getenv(name)) return std::string_view(rank) == "0";
-  return true;
+// A process of its own needs no MPI to explain itself. Of the tasks of a Slurm step that know
+// nothing of each other the first one speaks.
+int explain(const ParsedCommand& command) {
+  const char* task = std::getenv("SLURM_PROCID");
+  const bool speaks = task == nullptr || std::string(task) == "0";
+  const bool is_error = command.kind == ParsedCommand::Kind::kError;
+  if (!speaks) return is_error ? static_cast<int>(ExitCode::kUsage) : 0;
+  return run_program(kProgram, [&] {
+    if (is_error) throw Error(ExitCode::kUsage, command.text);
+    write_out(command.text + "\n");
+    return 0;
+  });
 }
 
 }  // namespace
@@ -34,11 +65,10 @@ bool first_of_launch() {
 
 int main(int argc, char** argv) {
   const glm::ParsedCommand command = glm::parse_infer_command(argc, argv);
-  if (command.kind == glm::ParsedCommand::Kind::kText) {
-    if (glm::first_of_launch()) std::fputs(command.text.c_str(), stdout);
-    return 0;
-  }
-  return glm::run_mpi_program(argc, argv, "glm_infer", [&](glm::MpiSession& session) {
+  if (command.kind != glm::ParsedCommand::Kind::kRun && glm::started_alone())
+    return glm::explain(command);
+  return glm::run_mpi_program(argc, argv, glm::kProgram, [&](glm::MpiSession& session) {
+    glm::compare_options(session, argc, argv);
     return glm::run(session, command);
   });
 }

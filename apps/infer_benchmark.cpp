@@ -12,6 +12,7 @@ namespace glm {
 namespace {
 
 constexpr int64_t kReadBytesPerThread = int64_t{1} << 30;
+constexpr int64_t kLeastReadBytesPerThread = int64_t{8} << 20;
 constexpr int kReadRepeats = 5;
 
 // Random ids, the same for every run of one length. The answer ignores end tokens.
@@ -27,14 +28,52 @@ Request benchmark_request(const Job& job) {
   return request;
 }
 
-// Bytes per second that all threads of all ranks read at once.
+// Bytes per second that all threads of all ranks read at once. Its buffers are not part of the
+// plan: they take at most half of what is left, at a time when the weights are gone.
 double read_bandwidth(MpiSession& session, int threads) {
   session.world().barrier();
-  const double mine = measure_read_bandwidth(threads, kReadBytesPerThread, kReadRepeats);
+  const int64_t share = available_bytes() / 2 / session.node_size() / threads;
+  session.world().barrier();  // nobody takes before all have looked
+  const int64_t bytes = std::clamp(share, kLeastReadBytesPerThread, kReadBytesPerThread);
+  const double mine = measure_read_bandwidth(threads, bytes, kReadRepeats);
   double sum = 0;
   for (const std::string& text : all_gather_strings(session.world(), fmt::format("{}", mine)))
     sum += std::stod(text);
   return sum;
+}
+
+// What the runs leave behind when the weights are gone.
+struct Measured {
+  BenchmarkResult result;
+  EngineStats stats;  // of the last run
+  std::string ops;
+  std::vector<RankReport> reports;
+};
+
+Measured run_repeats(MpiSession& session, const Job& job, StepContext& where) {
+  where.phase = "load";
+  Worker worker(session, job, where);
+  const bool root = session.world().rank() == 0;
+  Measured measured;
+  BenchmarkResult& result = measured.result;
+  const RunClock clock(session, job, worker);
+  for (int i = -1; i < job.options.repeat; ++i) {  // the first run warms up
+    if (root) worker.engine.submit(benchmark_request(job));
+    worker.engine.clear_stats();
+    worker.engine.run({});
+    const EngineStats& stats = worker.engine.stats();
+    if (!root || i < 0) continue;
+    if (stats.prefill_seconds > 0)
+      result.prefill_tokens_per_second.push_back(static_cast<double>(stats.prefill_tokens) /
+                                                 stats.prefill_seconds);
+    if (stats.decode_seconds > 0)
+      result.decode_tokens_per_second.push_back(static_cast<double>(stats.decode_tokens) /
+                                                stats.decode_seconds);
+  }
+  measured.stats = worker.engine.stats();
+  measured.ops = worker.ops->name();
+  measured.reports = clock.reports();
+  return measured;
 }
 
 }  // namespace
@@ -52,41 +91,24 @@ int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
            job.config.max_positions);
   });
   check_memory(session, job);
-  BenchmarkResult result;
+  Measured measured = run_repeats(session, job, where);
+  where.phase = "bandwidth";
+  BenchmarkResult& result = measured.result;
   result.bytes_per_token = bytes_per_token(job.config, job.stored);
   result.read_bandwidth = read_bandwidth(session, job.threads);
-
-  where.phase = "load";
-  Worker worker(session, job, where);
-  const bool root = session.world().rank() == 0;
-  const RunClock clock(session, job, worker);
-  for (int i = -1; i < job.options.repeat; ++i) {  // the first run warms up
-    if (root) worker.engine.submit(benchmark_request(job));
-    worker.engine.clear_stats();
-    worker.engine.run({});
-    const EngineStats& stats = worker.engine.stats();
-    if (!root || i < 0) continue;
-    if (stats.prefill_seconds > 0)
-      result.prefill_tokens_per_second.push_back(static_cast<double>(stats.prefill_tokens) /
-                                                 stats.prefill_seconds);
-    if (stats.decode_seconds > 0)
-      result.decode_tokens_per_second.push_back(static_cast<double>(stats.decode_tokens) /
-                                                stats.decode_seconds);
-  }
-  const std::vector<RankReport> reports = clock.reports();
-  if (!root) return 0;
+  if (session.world().rank() != 0) return 0;
   if (job.options.json) {
     const Json out = {{"benchmark", benchmark_json(job.options, result)},
                       {"grid", grid_json(job)},
                       {"model_bytes", job.plan.model_bytes},
-                      {"ops", worker.ops->name()},
-                      {"ranks", ranks_json(job, reports)}};
+                      {"ops", measured.ops},
+                      {"ranks", ranks_json(job, measured.reports)}};
     write_out(out.dump() + "\n");
   } else {
     write_out(benchmark_text(job.options, result));
   }
   const std::string summary =
-      summary_text(job, reports, worker.engine.stats(), result.bytes_per_token);
+      summary_text(job, measured.reports, measured.stats, result.bytes_per_token);
   std::fputs(summary.c_str(), stderr);
   return 0;
 }

@@ -113,6 +113,7 @@ void settle_plan(Job& job, const GridShape& shape, const std::vector<int64_t>& p
   request.with_mtp = job.with_mtp;
   request.stored = job.stored;
   job.plan = plan_memory(job.config, shape, request);
+  job.plan.mtp_believed = job.with_mtp && !job.source.index;
   const OpsLimits limits = ops_limits(job.config, shape, job.model.limits);
   for (size_t r = 0; r < job.plan.ranks.size(); ++r) {
     RankPlan& rank = job.plan.ranks[r];

@@ -13,40 +13,6 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// CLI11's own range check accepts NaN.
-CLI::Validator number_in(double low, double high, bool low_open = false) {
-  return CLI::Validator(
-      [=](std::string& text) -> std::string {
-        char* end = nullptr;
-        const double value = std::strtod(text.c_str(), &end);
-        const bool inside = (low_open ? value > low : value >= low) && value <= high;
-        if (!text.empty() && end == text.c_str() + text.size() && inside) return {};
-        return fmt::format(
-            "'{}' is not a number {}{}",
-            escaped(text),
-            low_open ? fmt::format("above {}", low) : fmt::format("of at least {}", low),
-            std::isinf(high) ? "" : fmt::format(" and at most {}", high));
-      },
-      "");
-}
-
-// Decimal digits only: what strtol forgives (blanks, signs, hex) is a mistake here.
-CLI::Validator integer_in(int64_t low, int64_t high) {
-  return CLI::Validator(
-      [=](std::string& text) -> std::string {
-        const bool digits = !text.empty() && text.size() <= 19 &&
-                            text.find_first_not_of("0123456789") == std::string::npos;
-        if (digits) {
-          const unsigned long long value = std::strtoull(text.c_str(), nullptr, 10);
-          if (value >= static_cast<unsigned long long>(low) &&
-              value <= static_cast<unsigned long long>(high))
-            return {};
-        }
-        return fmt::format("'{}' is not an integer from {} to {}", escaped(text), low, high);
-      },
-      "");
-}
-
 template <class T>
 CLI::Option* add_choice(CLI::App& app,
                         const std::string& name,
@@ -60,8 +26,8 @@ CLI::Option* add_choice(CLI::App& app,
       if (choice.first == value) target = choice.second;
   };
   return app.add_option_function<std::string>(name, assign, text)
-      ->check(CLI::IsMember(names))
-      ->type_name("");
+      ->check(one_of(names))
+      ->type_name(fmt::format("{}", fmt::join(names, "|")));
 }
 
 template <class T>
@@ -77,8 +43,8 @@ CLI::Option* add_choice(CLI::App& app,
       if (choice.first == value) target = choice.second;
   };
   return app.add_option_function<std::string>(name, assign, text)
-      ->check(CLI::IsMember(names))
-      ->type_name("");
+      ->check(one_of(names))
+      ->type_name(fmt::format("{}", fmt::join(names, "|")));
 }
 
 void add_prompt_options(CLI::App& app, InferOptions& o) {
@@ -164,7 +130,7 @@ void add_rank_options(CLI::App& app, InferOptions& o) {
                                  {{"auto", ExchangeKind::kAuto},
                                   {"reduce", ExchangeKind::kReduce},
                                   {"alltoall", ExchangeKind::kAllToAll}},
-                                 "How rows reach their experts: auto, reduce, alltoall"));
+                                 "How rows reach their experts (default auto)"));
   group(app.add_option(
                "--threads", o.threads, "Threads of each rank (default: its share of the cores)")
             ->check(integer_in(1, 1 << 16))
@@ -174,24 +140,25 @@ void add_rank_options(CLI::App& app, InferOptions& o) {
       "--ops",
       o.ops,
       {{"auto", OpsKind::kAuto}, {"ref", OpsKind::kRef}, {"checked", OpsKind::kChecked}},
-      "Operations: auto, ref (plain, slow), checked (both, compared)"));
+      "Operations: ref is plain and slow, checked runs both and compares (default auto)"));
   add_choice<std::string>(app,
                           "--device",
                           o.device,
                           {{"auto", "auto"}, {"cpu", "cpu"}, {"cuda", "cuda"}},
-                          "Where the ranks compute: auto, cpu, cuda")
+                          "Where the ranks compute (default auto)")
       ->group("Ranks and machine");
   group(add_choice<KvDType>(app,
                             "--kv-dtype",
                             o.kv_dtype,
                             {{"f32", KvDType::kF32}, {"f16", KvDType::kF16}, {"q8", KvDType::kQ8}},
-                            "Cache: f32, f16, q8 (default: f32 for f32 models, else f16)"));
+                            "Type of the cache (default: f32 for f32 models, else f16)"));
   group(app.add_option(
                "--timeout", o.timeout, "Seconds after which a wait for another rank ends the job")
             ->check(number_in(0, kInfinity, true))
             ->type_name("S")
             ->capture_default_str());
-  group(app.add_flag("!--no-verify", o.verify, "Skip the checksums while loading"));
+  group(app.add_flag_callback(
+      "--no-verify", [&o] { o.verify = false; }, "Skip the checksums while loading"));
 }
 
 void add_report_options(CLI::App& app, InferOptions& o) {
@@ -225,6 +192,7 @@ void add_report_options(CLI::App& app, InferOptions& o) {
 }
 
 void judge(const InferOptions& o) {
+  if (o.model.empty()) fail(ExitCode::kUsage, "--model needs a path");
   if (o.device == "cuda")
     fail(ExitCode::kUsage,
          "--device cuda: CUDA operations are not part of this version; use --device cpu or auto");

@@ -1,13 +1,17 @@
 // Shared parts of the programs. SPDX-License-Identifier: MIT
 #include "apps/program.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <limits>
 #include <new>
+#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
@@ -47,6 +51,10 @@ int run_program(const std::string& program, const std::function<int()>& body) {
   } catch (const std::bad_alloc&) {
     print_error(program, "out of memory");
     return static_cast<int>(ExitCode::kResources);
+  } catch (const std::system_error& error) {
+    const bool threads = error.code() == std::errc::resource_unavailable_try_again;
+    print_error(program, one_line(error.what()));
+    return static_cast<int>(threads ? ExitCode::kResources : ExitCode::kRuntime);
   } catch (const std::exception& error) {
     print_error(program, one_line(error.what()));
     return static_cast<int>(ExitCode::kRuntime);
@@ -89,6 +97,47 @@ std::string version_text(const std::string& program) {
       GLM_MPI_VERSION,
       cuda_version_text(),
       nccl_version_text());
+}
+
+CLI::Validator number_in(double low, double high, bool low_open) {
+  return CLI::Validator(
+      [=](std::string& text) -> std::string {
+        char* end = nullptr;
+        const double value = std::strtod(text.c_str(), &end);
+        const bool inside = (low_open ? value > low : value >= low) && value <= high;
+        if (!text.empty() && end == text.c_str() + text.size() && inside) return {};
+        return fmt::format(
+            "'{}' is not a number {}{}",
+            escaped(text),
+            low_open ? fmt::format("above {}", low) : fmt::format("of at least {}", low),
+            std::isinf(high) ? "" : fmt::format(" and at most {}", high));
+      },
+      "");
+}
+
+CLI::Validator integer_in(int64_t low, int64_t high) {
+  return CLI::Validator(
+      [=](std::string& text) -> std::string {
+        const bool digits = !text.empty() && text.size() <= 19 &&
+                            text.find_first_not_of("0123456789") == std::string::npos;
+        if (digits) {
+          const unsigned long long value = std::strtoull(text.c_str(), nullptr, 10);
+          if (value >= static_cast<unsigned long long>(low) &&
+              value <= static_cast<unsigned long long>(high))
+            return {};
+        }
+        return fmt::format("'{}' is not an integer from {} to {}", escaped(text), low, high);
+      },
+      "");
+}
+
+CLI::Validator one_of(const std::vector<std::string>& names) {
+  return CLI::Validator(
+      [names](std::string& text) -> std::string {
+        if (std::find(names.begin(), names.end(), text) != names.end()) return {};
+        return fmt::format("'{}' is not one of {}", escaped(text), fmt::join(names, ", "));
+      },
+      "");
 }
 
 int64_t parse_size(const std::string& text, const std::string& option) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
@@ -23,6 +24,12 @@ int run_program(const std::string& program, const std::function<int()>& body);
 // Parses; false when --help or --version was asked for: then `text` holds what is to be printed.
 // Throws Error(kUsage) for whatever CLI11 refuses.
 bool parse_options(CLI::App& app, int argc, const char* const* argv, std::string& text);
+
+// For CLI::Option::check. CLI11's own range check accepts NaN.
+CLI::Validator number_in(double low, double high, bool low_open = false);
+// Decimal digits only: what strtol forgives (blanks, signs, hex) is a mistake here.
+CLI::Validator integer_in(int64_t low, int64_t high);
+CLI::Validator one_of(const std::vector<std::string>& names);
 
 // Several lines: program and version, commit, compiler, libraries.
 std::string version_text(const std::string& program);
