@@ -24,7 +24,7 @@ BEGIN {
         "^(kernels/cuda/|core/base/device_cuda|parallel/nccl_)", "CUDA")
   fence("^nccl", "^parallel/nccl_", "NCCL")
   fence("^(mpi\\.h|mpi-ext\\.h|openmpi/)", "^parallel/", "MPI")
-  fence("^(hdf5|H5)", "^(io/|tests/io/)", "HDF5")
+  fence("^(hdf5|H5)", "^(io/|tests/io/|tests/apps/)", "HDF5")
   fence("^CLI/", "^apps/", "CLI11")
   fence("^(gtest|gmock)/", "^tests/", "GoogleTest")
   fence("^(pcre2|utf8proc)", "^io/", "PCRE2 and utf8proc")
