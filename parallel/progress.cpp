@@ -88,7 +88,7 @@ std::string place_text(const StepContext* context) {
     text = fmt::format(", layer {}", context->layer);
     if (!part.empty()) text += fmt::format(" ({})", part);
   } else if (!part.empty()) {
-    text = ", " + part;
+    text = fmt::format(", no layer ({})", part);
   }
   return text + fmt::format(", {} step {}", context->phase, context->step);
 }
