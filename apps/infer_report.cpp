@@ -131,7 +131,8 @@ std::string summary_text(const Job& job,
                          const EngineStats& stats,
                          int64_t bytes_per_token) {
   const double decode = rate(stats.decode_tokens, stats.decode_seconds);
-  std::string out = fmt::format("grid: {}\n", job.placement.shape.text());
+  // mpirun forwards the two streams apart: the summary may come before the answer's last newline.
+  std::string out = fmt::format("\ngrid: {}\n", job.placement.shape.text());
   out += "rank  host              layers     weights GB  read GB/s  peak RSS GB  plan GB  comm %\n";
   for (size_t r = 0; r < reports.size(); ++r) {
     const RankReport& report = reports[r];
