@@ -38,6 +38,9 @@ struct CommCounters {
   double seconds = 0;  // spent inside verbs, waiting included
 };
 
+// Posted messages between two ranks that are under way at once.
+constexpr int kMostPosted = 4;
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -63,6 +66,11 @@ class Communicator {
   virtual void broadcast(Tensor inout, int root) = 0;
   virtual void send(Tensor in, int peer) = 0;
   virtual void recv(Tensor out, int peer) = 0;
+  // Like send(), but the bytes are copied first and travel while the rank goes on; it waits only
+  // while kMostPosted earlier ones to this peer are under way. Order among all sends is kept.
+  virtual void post(Tensor in, int peer) = 0;
+  // Moves posted bytes on; for ranks that compute for long between their verbs.
+  virtual void progress() = 0;
 
   virtual const CommCounters& counters() const = 0;
   virtual std::string name() const = 0;  // of the group: "world", "tensor", ...

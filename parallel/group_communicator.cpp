@@ -365,6 +365,14 @@ void GroupCommunicator::send(Tensor in, int peer) {
   run();
 }
 
+void GroupCommunicator::post(Tensor in, int peer) {
+  Call call(*this, "comm.post");
+  GLM_CHECK(peer >= 0 && peer < size() && peer != rank_, "post to rank {} of {}", peer, size());
+  add_send(peer, host_in(in, kIn), in.bytes());
+  for (const Transfer& transfer : transfers_)
+    progress_.post(*transport_, tag_, transfer, {verb_, &name_, sequence_}, options_);
+}
+
 void GroupCommunicator::recv(Tensor out, int peer) {
   Call call(*this, "comm.recv");
   GLM_CHECK(peer >= 0 && peer < size() && peer != rank_, "recv from rank {} of {}", peer, size());

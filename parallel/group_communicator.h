@@ -39,6 +39,8 @@ class GroupCommunicator final : public Communicator {
   void broadcast(Tensor inout, int root) override;
   void send(Tensor in, int peer) override;
   void recv(Tensor out, int peer) override;
+  void post(Tensor in, int peer) override;
+  void progress() override { transport_->progress(); }
   const CommCounters& counters() const override { return counters_; }
   std::string name() const override { return name_; }
 

@@ -125,6 +125,57 @@ bool MpiTransport::poll(std::span<uint8_t> done) {
   return true;
 }
 
+void MpiTransport::progress() {
+  for (Posted& posted : posted_) {
+    if (posted.requests.empty()) continue;
+    int done = 0;
+    check_mpi(MPI_Testall(static_cast<int>(posted.requests.size()),
+                          posted.requests.data(),
+                          &done,
+                          MPI_STATUSES_IGNORE),
+              "MPI_Testall");
+    if (done != 0) posted.requests.clear();
+  }
+}
+
+bool MpiTransport::try_post(int tag, const Transfer& send) {
+  GLM_CHECK(tag <= largest_tag_, "more than {} groups", largest_tag_);
+  progress();
+  Posted* free = nullptr;
+  int n = 0;
+  for (Posted& posted : posted_) {
+    if (posted.peer != send.peer) continue;
+    ++n;
+    if (posted.requests.empty()) free = &posted;
+  }
+  if (free == nullptr) {
+    if (n == kMostPosted) return false;
+    free = &posted_.emplace_back();
+    free->peer = send.peer;
+  }
+  free->bytes.assign(send.data, send.data + send.bytes);
+  for (int64_t at = 0; at < send.bytes; at += kLargestPiece) {
+    const auto bytes = static_cast<int>(std::min(kLargestPiece, send.bytes - at));
+    check_mpi(MPI_Isend(free->bytes.data() + at,
+                        bytes,
+                        MPI_BYTE,
+                        send.peer,
+                        tag,
+                        comm_,
+                        &free->requests.emplace_back(MPI_REQUEST_NULL)),
+              "MPI_Isend");
+  }
+  progress();
+  return true;
+}
+
+// The ranks have agreed on the end by then, so the bytes have arrived.
+MpiTransport::~MpiTransport() {
+  for (Posted& posted : posted_)
+    for (MPI_Request& request : posted.requests)
+      if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);
+}
+
 void MpiTransport::cancel() {
   for (size_t i = 0; i < requests_.size(); ++i) {
     if (requests_[i] == MPI_REQUEST_NULL) continue;

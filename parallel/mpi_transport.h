@@ -19,6 +19,7 @@ class MpiTransport final : public Transport {
  public:
   // comm returns errors; the transport does not own it. board tells of ranks that stand still.
   MpiTransport(MPI_Comm comm, const NodeBoard& board, bool crowded);
+  ~MpiTransport() override;
   // Host of each rank; before it is set, messages name ranks only.
   void set_hosts(std::vector<std::string> hosts) { hosts_ = std::move(hosts); }
 
@@ -30,6 +31,8 @@ class MpiTransport final : public Transport {
   void start(int tag, std::span<const Transfer> transfers) override;
   bool poll(std::span<uint8_t> done) override;
   void cancel() override;
+  bool try_post(int tag, const Transfer& send) override;
+  void progress() override;
   bool crowded() const override { return crowded_; }
   std::string rank_text(int rank) const override;
   std::string stalled_text() const override { return board_.stalled_text(); }
@@ -41,6 +44,12 @@ class MpiTransport final : public Transport {
     int peer;
     int bytes;
     bool receive;
+  };
+  // A copy on its way, or (no requests) its memory, kept for the next one to this peer.
+  struct Posted {
+    int peer;
+    std::vector<std::byte> bytes;
+    std::vector<MPI_Request> requests;
   };
   void check_piece(const Piece& piece, const MPI_Status& status, int result) const;
 
@@ -64,6 +73,7 @@ class MpiTransport final : public Transport {
   std::vector<int> left_;  // unfinished pieces of each transfer
   std::vector<int> finished_;
   std::vector<MPI_Status> statuses_;
+  std::vector<Posted> posted_;
 };
 
 }  // namespace glm

@@ -103,6 +103,21 @@ std::string where_text(const Operation& operation, const CommOptions& options) {
                      operation.sequence);
 }
 
+[[noreturn]] void fail_deadline(const Transport& transport,
+                                const std::string& peers,
+                                const Operation& operation,
+                                const CommOptions& options) {
+  const std::string stalled = transport.stalled_text();
+  fail(ExitCode::kCommunication,
+       "{} waited {:.3g} s {}; waiting for {}{}{}",
+       transport.rank_text(transport.rank()),
+       options.timeout_seconds,
+       where_text(operation, options),
+       peers,
+       stalled.empty() ? "" : "; ",
+       stalled);
+}
+
 }  // namespace
 
 void Progress::run(Transport& transport,
@@ -119,6 +134,21 @@ void Progress::run(Transport& transport,
   } catch (...) {
     transport.cancel();
     throw;
+  }
+}
+
+void Progress::post(Transport& transport,
+                    int tag,
+                    const Transfer& send,
+                    const Operation& operation,
+                    const CommOptions& options) {
+  if (transport.try_post(tag, send)) return;
+  transport.note(operation.verb, options.context);
+  IdleLoop loop(transport.crowded());
+  while (!transport.try_post(tag, send)) {
+    loop.idle();
+    if (loop.waited() >= options.timeout_seconds)
+      fail_deadline(transport, fmt::format("rank {} to receive", send.peer), operation, options);
   }
 }
 
@@ -143,15 +173,7 @@ void Progress::wait(Transport& transport,
     }
     loop.idle();
     if (loop.waited() < options.timeout_seconds) continue;
-    const std::string stalled = transport.stalled_text();
-    fail(ExitCode::kCommunication,
-         "{} waited {:.3g} s {}; waiting for {}{}{}",
-         transport.rank_text(transport.rank()),
-         options.timeout_seconds,
-         where_text(operation, options),
-         peers_text(transfers, done_),
-         stalled.empty() ? "" : "; ",
-         stalled);
+    fail_deadline(transport, peers_text(transfers, done_), operation, options);
   }
 }
 

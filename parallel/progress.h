@@ -32,6 +32,13 @@ class Progress {
            const Operation& operation,
            const CommOptions& options);
 
+  // Returns when the transport has taken the bytes over.
+  void post(Transport& transport,
+            int tag,
+            const Transfer& send,
+            const Operation& operation,
+            const CommOptions& options);
+
  private:
   void wait(Transport& transport,
             std::span<const Transfer> transfers,

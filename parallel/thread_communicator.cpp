@@ -16,6 +16,7 @@ struct Letter {
   int tag = 0;
   const std::byte* data = nullptr;
   int64_t bytes = 0;
+  std::unique_ptr<std::byte[]> copy;  // of a posted letter, which belongs to its box
   std::atomic<bool> taken{false};
 };
 
@@ -23,6 +24,12 @@ struct Mailbox {
   std::mutex mutex;
   std::vector<Letter*> letters;  // oldest first
   std::atomic<int> count{0};     // of letters, to look without the lock
+  int posted = 0;
+
+  ~Mailbox() {
+    for (const Letter* letter : letters)
+      if (letter->copy) delete letter;
+  }
 };
 
 // What the threads share.
@@ -81,10 +88,25 @@ class ThreadTransport final : public Transport {
     }
   }
 
+  bool try_post(int tag, const Transfer& send) override {
+    check_world();
+    Mailbox& box = world_.box(rank_, send.peer);
+    const std::lock_guard lock(box.mutex);
+    if (box.posted == kMostPosted) return false;
+    auto letter = std::make_unique<Letter>();
+    letter->tag = tag;
+    letter->bytes = send.bytes;
+    letter->copy.reset(new std::byte[static_cast<size_t>(send.bytes)]);
+    std::memcpy(letter->copy.get(), send.data, static_cast<size_t>(send.bytes));
+    letter->data = letter->copy.get();
+    box.letters.push_back(letter.release());
+    box.count += 1;
+    box.posted += 1;
+    return true;
+  }
+
   bool poll(std::span<uint8_t> done) override {
-    if (const int failed = world_.failed(); failed >= 0)
-      throw ReleasedError(ExitCode::kCommunication,
-                          fmt::format("rank {} gave up because rank {} failed", rank_, failed));
+    check_world();
     bool moved = false;
     for (size_t i = 0; i < transfers_.size(); ++i) {
       if (done[i] != 0) continue;
@@ -101,14 +123,20 @@ class ThreadTransport final : public Transport {
       if (transfer.receive) continue;
       Mailbox& box = world_.box(rank_, transfer.peer);
       const std::lock_guard lock(box.mutex);
-      // All letters in this box are this rank's, and of this set.
-      box.letters.clear();
-      box.count = 0;
+      // All letters in this box are this rank's; the others are posted and belong to the box.
+      std::erase_if(box.letters, [](const Letter* letter) { return !letter->copy; });
+      box.count = static_cast<int>(box.letters.size());
     }
     transfers_ = {};
   }
 
  private:
+  void check_world() const {
+    if (const int failed = world_.failed(); failed >= 0)
+      throw ReleasedError(ExitCode::kCommunication,
+                          fmt::format("rank {} gave up because rank {} failed", rank_, failed));
+  }
+
   // Copies the oldest letter of the peer with our tag, if there is one. Under the lock, so that
   // cancel() cannot pull the sender's memory away.
   bool take(const Transfer& transfer) {
@@ -127,7 +155,12 @@ class ThreadTransport final : public Transport {
       std::memcpy(transfer.data, letter.data, static_cast<size_t>(letter.bytes));
       box.letters.erase(it);
       box.count -= 1;
-      letter.taken = true;
+      if (letter.copy) {
+        box.posted -= 1;
+        delete &letter;
+      } else {
+        letter.taken = true;
+      }
       return true;
     }
     return false;

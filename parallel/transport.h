@@ -49,6 +49,12 @@ class Transport {
   // Gives up what is left of the set after an error: its memory is not touched any more.
   virtual void cancel() = 0;
 
+  // Copies the bytes and sends them beside the sets, in order with them. False when kMostPosted
+  // earlier ones to this peer are under way: try again. Throws like poll().
+  virtual bool try_post(int tag, const Transfer& send) = 0;
+  // Moves what was posted on.
+  virtual void progress() {}
+
   // More ranks than cores on this host: a waiting rank gives its core away at once.
   virtual bool crowded() const = 0;
   // "rank 2 (host n1)".

@@ -4,17 +4,31 @@
 #include <algorithm>
 #include <chrono>
 
+#include "core/base/fault.h"
 #include "core/engine/sampler.h"
 
 namespace glm {
 namespace {
 
-// A plan is broadcast in one message when it fits: most steps decode a few sequences.
+// A plan is one message when it fits: most steps decode a few sequences.
 constexpr int64_t kHeaderInts = 256;
+// No plan comes near; a longer one is a broken message, which must not be waited for.
+constexpr int64_t kLongestPlan = int64_t{1} << 24;
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+double seconds(std::chrono::steady_clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
 }
+
+bool is_prefill(const StepPlan& plan) {
+  return std::any_of(plan.sequences.begin(), plan.sequences.end(), [](const PlanSequence& s) {
+    return s.tokens.size() > 1;
+  });
+}
+
+// A binomial tree under rank 0: the rank that tells `rank`, and the largest distance at which it
+// tells others. Tellers have lower ranks, so they are of the same stage or an earlier one, and
+// never wait for those they tell.
+int lowest_bit(int rank) { return rank & -rank; }
 
 }  // namespace
 
@@ -29,80 +43,167 @@ Engine::Engine(ProcessGrid& grid,
       model_(model),
       device_(device),
       where_(where),
-      scheduler_(limits, grid.shape().data, kv_blocks),
+      n_ahead_(static_cast<size_t>(grid.shape().pipeline)),
+      scheduler_(limits, grid.shape().data, kv_blocks, grid.shape().pipeline),
       batch_(device, limits),
-      vocab_(vocab),
-      plan_header_(device.allocate(DType::kI32, {kHeaderInts})) {
+      vocab_(vocab) {
   if (!leader()) return;
   logits_.resize(static_cast<size_t>(limits.max_logits * vocab));
   slice_.resize(logits_.size());
 }
 
-// The leader's plan on every rank: length first, then as many integers as fit beside it, the rest
-// in a second message.
-StepPlan Engine::share_plan() {
-  StepPlan plan;
-  std::vector<int32_t> data;
-  std::vector<int32_t> header(kHeaderInts, 0);
-  if (leader()) {
-    if (scheduler_.idle())
-      plan.stop = true;
-    else
-      plan = scheduler_.schedule();
-    data = plan.serialized();
-    header[0] = static_cast<int32_t>(data.size());
-    std::copy_n(data.begin(), std::min<size_t>(data.size(), kHeaderInts - 1), header.begin() + 1);
-  }
-  where_.part = "plan";
-  const Tensor message = host_tensor(header.data(), DType::kI32, {kHeaderInts});
-  grid_.world().broadcast(message, 0);
-  const int64_t length = header[0];
-  if (length > kHeaderInts - 1) {
-    data.resize(static_cast<size_t>(length));
-    grid_.world().broadcast(host_tensor(data.data(), DType::kI32, {length}), 0);
-  }
-  if (leader()) return plan;
-  if (length <= kHeaderInts - 1)
-    return StepPlan::deserialized(std::span(header).subspan(1, static_cast<size_t>(length)));
-  return StepPlan::deserialized(data);
+int32_t Engine::submit(Request request, EngineListener listener) {
+  const int32_t id = scheduler_.submit(std::move(request));
+  own_.emplace(id, std::move(listener));
+  return id;
+}
+
+void Engine::cancel(int32_t id) {
+  const Sequence* sequence = scheduler_.find(id);
+  if (sequence != nullptr && sequence->finish == FinishReason::kNone)
+    end(id, FinishReason::kCancelled);
+}
+
+void Engine::forget(int32_t id) {
+  scheduler_.forget(id);
+  own_.erase(id);
+}
+
+const EngineListener& Engine::listener(int32_t id) const {
+  const auto own = own_.find(id);
+  return own == own_.end() ? common_ : own->second;
+}
+
+void Engine::end(int32_t id, FinishReason reason) {
+  scheduler_.finish(id, reason);
+  // A copy: the listener may forget the sequence, and itself with it.
+  if (const auto on_finish = listener(id).on_finish) on_finish(id);
 }
 
 void Engine::run(const EngineListener& listener) {
-  const auto start = std::chrono::steady_clock::now();
-  bool first = true;
-  while (true) {
-    const auto step_start = std::chrono::steady_clock::now();
-    const StepPlan plan = share_plan();
-    if (plan.stop) break;
-    ++where_.step;
-    const bool prefill = std::any_of(plan.sequences.begin(),
-                                     plan.sequences.end(),
-                                     [](const PlanSequence& s) { return s.tokens.size() > 1; });
-    where_.phase = prefill ? "prefill" : "decode";
-    batch_.fill(plan, grid_.coord().data);
-    const Tensor local = model_.forward(batch_);
-    where_.part = "logits";
-    collect_logits(plan, local);
-    if (!leader()) continue;
+  if (!leader()) return follow();
+  common_ = listener;
+  start_ = retired_ = Clock::now();
+  while (step()) {
+  }
+  stop();
+  common_ = {};
+}
 
-    scheduler_.commit(plan);
-    sample_step(plan, listener);
-    if (first && plan.n_logits() > 0) {
-      stats_.first_token_seconds = seconds_since(start);
-      first = false;
-    }
-    int64_t n_rows = 0;
-    for (const PlanSequence& s : plan.sequences) n_rows += static_cast<int64_t>(s.tokens.size());
-    if (prefill) {
-      stats_.prefill_tokens += n_rows;
-      stats_.prefill_seconds += seconds_since(step_start);
-    } else {
-      stats_.decode_tokens += n_rows;
-      ++stats_.decode_steps;
-      stats_.decode_seconds += seconds_since(step_start);
+bool Engine::step() {
+  if (in_flight_.empty()) retired_ = Clock::now();
+  if (in_flight_.size() < n_ahead_) {
+    StepPlan plan = scheduler_.schedule();
+    if (!plan.sequences.empty()) {
+      launch(std::move(plan));
+      return true;
     }
   }
+  if (!in_flight_.empty()) {
+    retire();
+    return true;
+  }
+  GLM_CHECK(scheduler_.idle(), "no sequence can go on");
+  return false;
+}
+
+void Engine::keep_alive() { share({}); }
+
+void Engine::stop() {
+  StepPlan plan;
+  plan.stop = true;
+  share(plan);
   where_.phase = "idle";
+}
+
+void Engine::follow() {
+  while (true) {
+    const StepPlan plan = receive_plan();
+    if (plan.stop) break;
+    if (!plan.sequences.empty()) collect_logits(plan, compute(plan));
+  }
+  where_.phase = "idle";
+}
+
+// Length first, then as many integers as fit beside it, the rest in a second message.
+void Engine::share(const StepPlan& plan) {
+  where_.part = "plan";
+  std::vector<int32_t> data = plan.serialized();
+  const auto length = static_cast<int64_t>(data.size());
+  std::vector<int32_t> header(kHeaderInts, 0);
+  header[0] = static_cast<int32_t>(length);
+  std::copy_n(data.begin(), std::min(length, kHeaderInts - 1), header.begin() + 1);
+  pass_on(host_tensor(header.data(), DType::kI32, {kHeaderInts}));
+  if (length > kHeaderInts - 1) pass_on(host_tensor(data.data(), DType::kI32, {length}));
+}
+
+StepPlan Engine::receive_plan() {
+  where_.part = "plan";
+  Communicator& world = grid_.world();
+  const int teller = world.rank() - lowest_bit(world.rank());
+  std::vector<int32_t> header(kHeaderInts, 0);
+  const Tensor message = host_tensor(header.data(), DType::kI32, {kHeaderInts});
+  world.recv(message, teller);
+  fault_point({"plan", world.rank(), where_.step + 1}, message);
+  pass_on(message);
+  const int64_t length = header[0];
+  if (length > kLongestPlan)
+    fail(ExitCode::kCommunication, "what arrived says to be a step plan of {} integers", length);
+  if (length <= kHeaderInts - 1)
+    return StepPlan::deserialized(
+        std::span(header).subspan(1, static_cast<size_t>(std::max<int64_t>(length, 0))));
+  std::vector<int32_t> data(static_cast<size_t>(length));
+  const Tensor rest = host_tensor(data.data(), DType::kI32, {length});
+  world.recv(rest, teller);
+  pass_on(rest);
+  return StepPlan::deserialized(data);
+}
+
+// Posted: a rank of a later stage is still busy with an earlier step.
+void Engine::pass_on(Tensor message) {
+  Communicator& world = grid_.world();
+  int distance = 1;
+  while (distance < world.size() && (world.rank() & distance) == 0) distance *= 2;
+  for (distance /= 2; distance > 0; distance /= 2)
+    if (world.rank() + distance < world.size()) world.post(message, world.rank() + distance);
+}
+
+Tensor Engine::compute(const StepPlan& plan) {
+  ++where_.step;
+  where_.phase = is_prefill(plan) ? "prefill" : "decode";
+  batch_.fill(plan, grid_.coord().data);
+  const Tensor local = model_.forward(batch_);
+  where_.part = "logits";
+  return local;
+}
+
+void Engine::launch(StepPlan plan) {
+  share(plan);
+  const Tensor local = compute(plan);
+  const bool prefill = is_prefill(plan);
+  in_flight_.push_back({std::move(plan), local, prefill});
+  // Chunks in the middle of prompts have nothing to collect.
+  while (!in_flight_.empty() && in_flight_.front().plan.n_logits() == 0) retire();
+}
+
+// The end of the oldest step.
+void Engine::retire() {
+  const InFlight step = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  collect_logits(step.plan, step.local);
+  where_.part = "sampling";
+  fault_point({"sampling", grid_.world().rank(), where_.step},
+              host_tensor(logits_.data(), DType::kF32, {step.plan.n_logits() * vocab_}));
+  sample_step(step.plan);
+  const Clock::time_point now = Clock::now();
+  if (stats_.sampled_tokens > 0 && stats_.first_token_seconds == 0)
+    stats_.first_token_seconds = seconds(now - start_);
+  int64_t n_rows = 0;
+  for (const PlanSequence& s : step.plan.sequences) n_rows += static_cast<int64_t>(s.tokens.size());
+  (step.prefill ? stats_.prefill_tokens : stats_.decode_tokens) += n_rows;
+  (step.prefill ? stats_.prefill_seconds : stats_.decode_seconds) += seconds(now - retired_);
+  stats_.decode_steps += step.prefill ? 0 : 1;
+  retired_ = now;
 }
 
 // Every tensor rank of the last stage sends its columns to the leader, which lays whole rows into
@@ -114,7 +215,7 @@ void Engine::collect_logits(const StepPlan& plan, Tensor local) {
   Communicator& world = grid_.world();
   device_.wait();
   if (!leader()) {
-    if (grid_.last_stage() && local.elements() > 0) world.send(local, 0);
+    if (grid_.last_stage() && local.elements() > 0) world.post(local, 0);
     return;
   }
   for (int d = 0; d < shape.data; ++d) {
@@ -148,38 +249,55 @@ void Engine::collect_logits(const StepPlan& plan, Tensor local) {
   }
 }
 
-void Engine::sample_step(const StepPlan& plan, const EngineListener& listener) {
+void Engine::sample_step(const StepPlan& plan) {
   const auto vocab = static_cast<size_t>(vocab_);
   size_t row = 0;
   for (const PlanSequence& step : plan.sequences) {
-    const Sequence& sequence = scheduler_.sequence(step.id);
     const auto n_logits = static_cast<size_t>(step.n_logits);
-    const std::span<const float> rows(logits_.data() + row * vocab, n_logits * vocab);
+    sample_sequence(step, std::span(logits_.data() + row * vocab, n_logits * vocab));
     row += n_logits;
-    if (sequence.request.all_logits && listener.on_logits)
-      for (size_t i = 0; i < n_logits; ++i)
-        listener.on_logits(step.id,
-                           step.position + static_cast<int64_t>(step.tokens.size() - n_logits + i),
-                           rows.subspan(i * vocab, vocab));
-    const bool complete = sequence.computed == static_cast<int64_t>(sequence.tokens.size());
-    if (!complete || n_logits == 0) continue;
-    const int32_t token = sample(rows.last(vocab),
-                                 sequence.request.sampling,
-                                 sequence.tokens,
-                                 static_cast<uint64_t>(sequence.n_generated()));
-    if (!accept(sequence, token, listener))
-      scheduler_.finish(step.id, FinishReason::kStop);
-    else if (sequence.n_generated() >= sequence.request.max_tokens)
-      scheduler_.finish(step.id, FinishReason::kLength);
   }
 }
 
+// A sequence may have ended, or given its pages back, since the step was planned. Logits behind all
+// that is known of it serve in any case.
+void Engine::sample_sequence(const PlanSequence& step, std::span<const float> rows) {
+  const auto vocab = static_cast<size_t>(vocab_);
+  Sequence* sequence = scheduler_.find(step.id);
+  if (sequence == nullptr || step.n_logits == 0) return;
+  const int64_t end = step.position + static_cast<int64_t>(step.tokens.size());
+  if (sequence->request.all_logits)
+    for (int64_t position = end - step.n_logits; position < end; ++position) {
+      if (sequence->finish != FinishReason::kNone) return;
+      if (position < sequence->logits_given) continue;
+      sequence->logits_given = position + 1;
+      const auto i = static_cast<size_t>(position - (end - step.n_logits));
+      if (const auto& on_logits = listener(step.id).on_logits)
+        on_logits(step.id, position, rows.subspan(i * vocab, vocab));
+    }
+  if (sequence->finish != FinishReason::kNone ||
+      end != static_cast<int64_t>(sequence->tokens.size()))
+    return;
+  ++stats_.sampled_tokens;
+  const int32_t token = sample(rows.last(vocab),
+                               sequence->request.sampling,
+                               sequence->tokens,
+                               static_cast<uint64_t>(sequence->n_generated()));
+  const bool goes_on = accept(*sequence, token);
+  if (sequence->finish != FinishReason::kNone) return;  // cancelled by its listener
+  if (!goes_on)
+    this->end(step.id, FinishReason::kStop);
+  else if (sequence->n_generated() >= sequence->request.max_tokens)
+    this->end(step.id, FinishReason::kLength);
+}
+
 // Whether the sequence goes on after `token`.
-bool Engine::accept(const Sequence& sequence, int32_t token, const EngineListener& listener) {
+bool Engine::accept(const Sequence& sequence, int32_t token) {
   const std::vector<int32_t>& stops = sequence.request.stop_ids;
   if (std::find(stops.begin(), stops.end(), token) != stops.end()) return false;
   scheduler_.append(sequence.id, token);
-  return !listener.on_token || listener.on_token(sequence.id, token);
+  const auto& on_token = listener(sequence.id).on_token;
+  return !on_token || on_token(sequence.id, token);
 }
 
 }  // namespace glm

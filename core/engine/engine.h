@@ -1,10 +1,15 @@
-// The step loop over all ranks. The leader (world rank 0) schedules, broadcasts the plan, collects
-// the logits from the last stage, samples and tells its listener; the other ranks follow the plans
-// until one says stop. SPDX-License-Identifier: MIT
+// The step loop over all ranks. The leader (world rank 0) schedules, hands the plan on, collects
+// the logits from the last stage, samples and tells its listeners; the other ranks follow the plans
+// until one says stop. With a pipeline the leader plans ahead: a step starts before the logits of
+// earlier ones are there, when it does not need them (prompt chunks, other sequences).
+// SPDX-License-Identifier: MIT
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
@@ -14,7 +19,8 @@
 
 namespace glm {
 
-// Called on the leader as work goes on. Either may be empty.
+// Called on the leader between steps; may call submit(), cancel() and, from on_finish, forget().
+// Any may be empty.
 struct EngineListener {
   // A sampled token of a sequence, the end token left out. Returning false ends the answer
   // (FinishReason::kStop).
@@ -22,18 +28,27 @@ struct EngineListener {
   // Logits [vocabulary] at a position of a sequence that asked for all of them, ascending
   // positions.
   std::function<void(int32_t id, int64_t position, std::span<const float> logits)> on_logits;
+  // The sequence has ended; Sequence::finish says how.
+  std::function<void(int32_t id)> on_finish;
 };
 
-// Wall clock of the leader. A step with more than one row of any sequence counts as prefill.
+// Wall clock of the leader, from the end of one step to the end of the next. A step with more than
+// one row of any sequence counts as prefill.
 struct EngineStats {
-  int64_t prefill_tokens = 0;
-  int64_t decode_tokens = 0;  // tokens sampled by decode steps
+  int64_t prefill_tokens = 0;  // prompts that were computed again are counted again
+  int64_t decode_tokens = 0;   // tokens sampled by decode steps
   int64_t decode_steps = 0;
+  int64_t sampled_tokens = 0;  // by all steps, end tokens included
   double prefill_seconds = 0;
   double decode_seconds = 0;
   double first_token_seconds = 0;  // from the start of run() to the first sampled token
 };
 
+// For a batch: submit() everything on the leader, then run() on all ranks. For a server:
+//   leader:   while (serving) { submit() what has come; if (!engine.step()) wait, or keep_alive();
+//   }
+//             engine.stop();
+//   others:   engine.follow();
 class Engine {
  public:
   Engine(ProcessGrid& grid,
@@ -44,12 +59,31 @@ class Engine {
          int64_t vocab,
          StepContext& where);
 
-  // Leader only; before run().
+  // Leader only, between steps: before run(), between calls of step(), or from a listener. Throws
+  // Error(kUsage) for what can never fit. A listener of its own takes the place of run()'s.
   int32_t submit(Request request) { return scheduler_.submit(std::move(request)); }
-  // Collective: returns on every rank when all submitted sequences have ended.
+  int32_t submit(Request request, EngineListener listener);
+  // Leader only, likewise: ends a sequence that has not ended (FinishReason::kCancelled).
+  void cancel(int32_t id);
+  // Leader only: drops a sequence that has ended, with its tokens and its listener.
+  void forget(int32_t id);
+
+  // Collective: returns on every rank when all submitted sequences have ended. The leader's
+  // listener serves the sequences without one of their own.
   void run(const EngineListener& listener);
 
+  // The parts of run(). Leader: one move, a step started or a step's tokens collected; false when
+  // there is nothing to do.
+  bool step();
+  // Leader: tells the other ranks that the job lives; for pauses longer than --timeout.
+  void keep_alive();
+  // Leader, when step() has returned false: the others leave follow().
+  void stop();
+  // The other ranks: take part in steps until stop().
+  void follow();
+
   const Sequence& sequence(int32_t id) const { return scheduler_.sequence(id); }
+  const Scheduler& scheduler() const { return scheduler_; }
   const EngineStats& stats() const { return stats_; }
   void clear_stats() { stats_ = {}; }
 
@@ -59,10 +93,26 @@ class Engine {
   }
 
  private:
-  StepPlan share_plan();
+  using Clock = std::chrono::steady_clock;
+  // A step whose logits are not collected yet.
+  struct InFlight {
+    StepPlan plan;
+    Tensor local;  // logits of this rank, where it is of the last stage
+    bool prefill = false;
+  };
+
+  void share(const StepPlan& plan);
+  StepPlan receive_plan();
+  void pass_on(Tensor message);
+  Tensor compute(const StepPlan& plan);
+  void launch(StepPlan plan);
+  void retire();
   void collect_logits(const StepPlan& plan, Tensor local);
-  void sample_step(const StepPlan& plan, const EngineListener& listener);
-  bool accept(const Sequence& sequence, int32_t token, const EngineListener& listener);
+  void sample_step(const StepPlan& plan);
+  void sample_sequence(const PlanSequence& step, std::span<const float> rows);
+  bool accept(const Sequence& sequence, int32_t token);
+  void end(int32_t id, FinishReason reason);
+  const EngineListener& listener(int32_t id) const;
 
   bool leader() const { return grid_.world().rank() == 0; }
 
@@ -70,13 +120,18 @@ class Engine {
   Model& model_;
   Device& device_;
   StepContext& where_;
+  size_t n_ahead_;
   Scheduler scheduler_;
   Batch batch_;
   int64_t vocab_;
-  Tensor plan_header_;         // [kHeaderInts] i32
+  std::deque<InFlight> in_flight_;  // oldest first
+  EngineListener common_;
+  std::map<int32_t, EngineListener> own_;
   std::vector<float> logits_;  // leader: [rows with logits, vocabulary], in plan order
   std::vector<float> slice_;   // leader: one tensor rank's columns
   EngineStats stats_;
+  Clock::time_point start_;    // of run()
+  Clock::time_point retired_;  // end of the last step, or of a pause
 };
 
 }  // namespace glm

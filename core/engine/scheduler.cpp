@@ -2,6 +2,7 @@
 #include "core/engine/scheduler.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "core/base/check.h"
 
@@ -12,16 +13,25 @@ int64_t pages(int64_t positions) { return (positions + kKvBlockTokens - 1) / kKv
 
 }  // namespace
 
-Scheduler::Scheduler(const StepLimits& limits, int n_data_ranks, int64_t kv_blocks)
+// A step while it is put together.
+struct Scheduler::Draft {
+  StepPlan plan;
+  std::vector<int64_t> rows_left;      // per data rank
+  std::vector<int64_t> decoding_left;  // sequences per data rank
+  int64_t logits_left = 0;
+};
+
+Scheduler::Scheduler(const StepLimits& limits, int n_data_ranks, int64_t kv_blocks, int n_ahead)
     : limits_(limits),
       caches_(static_cast<size_t>(n_data_ranks), BlockAllocator(kv_blocks)),
       load_(static_cast<size_t>(n_data_ranks), 0),
-      kv_blocks_(kv_blocks) {}
+      kv_blocks_(kv_blocks),
+      n_ahead_(n_ahead) {}
 
 int32_t Scheduler::submit(Request request) {
   GLM_CHECK(!request.prompt.empty() && request.max_tokens >= 1, "an empty request");
   const auto n_prompt = static_cast<int64_t>(request.prompt.size());
-  if (n_prompt + request.max_tokens > limits_.max_context)
+  if (n_prompt > limits_.max_context || request.max_tokens > limits_.max_context - n_prompt)
     fail(ExitCode::kUsage,
          "a prompt of {} tokens and {} answer tokens exceed the context of {}; shorten the prompt, "
          "lower --max-tokens or raise --context",
@@ -34,85 +44,169 @@ int32_t Scheduler::submit(Request request) {
          n_prompt + request.max_tokens,
          pages(n_prompt + request.max_tokens),
          kv_blocks_);
+  GLM_CHECK(next_id_ < std::numeric_limits<int32_t>::max(), "the ids of sequences are used up");
   Sequence sequence;
   sequence.id = next_id_++;
   sequence.tokens = request.prompt;
   sequence.request = std::move(request);
-  waiting_.push_back(sequence.id);
+  waiting_.insert(sequence.id);
   return sequences_.emplace(sequence.id, std::move(sequence)).first->first;
 }
 
-// In order of arrival, to the data rank with the fewest sequences; pages for the longest possible
-// answer are taken at once, so that a running sequence never has to give way.
+// By age, to the data rank with the fewest sequences among those that have the pages for what is
+// known of it, and one more for each sequence that is there already and will grow: who is admitted
+// into the last pages would have to give them back at once.
 void Scheduler::admit() {
   while (!waiting_.empty()) {
-    Sequence& sequence = sequences_.at(waiting_.front());
-    const auto rank =
-        static_cast<size_t>(std::min_element(load_.begin(), load_.end()) - load_.begin());
-    if (load_[rank] >= limits_.max_sequences) return;
-    auto blocks = caches_[rank].take(
-        pages(static_cast<int64_t>(sequence.request.prompt.size()) + sequence.request.max_tokens));
-    if (!blocks) return;
-    sequence.blocks = std::move(*blocks);
-    sequence.data_rank = static_cast<int32_t>(rank);
-    ++load_[rank];
+    Sequence& sequence = sequences_.at(*waiting_.begin());
+    const int64_t needed = pages(static_cast<int64_t>(sequence.tokens.size()));
+    int best = -1;
+    for (int rank = 0; rank < static_cast<int>(caches_.size()); ++rank) {
+      const auto r = static_cast<size_t>(rank);
+      if (load_[r] >= limits_.max_sequences || caches_[r].n_free() < needed + load_[r]) continue;
+      if (best < 0 || load_[r] < load_[static_cast<size_t>(best)]) best = rank;
+    }
+    if (best < 0) return;
+    sequence.data_rank = best;
+    sequence.blocks = *caches_[static_cast<size_t>(best)].take(needed);
+    ++load_[static_cast<size_t>(best)];
     running_.push_back(sequence.id);
-    waiting_.pop_front();
+    waiting_.erase(waiting_.begin());
   }
 }
 
-PlanSequence Scheduler::plan_sequence(const Sequence& sequence, int64_t n_rows) const {
+// Decoding sequences, those that have waited longest first; or prompts, the oldest first.
+std::vector<int32_t> Scheduler::candidates(bool decoding) const {
+  std::vector<int32_t> ids;
+  for (const int32_t id : running_) {
+    const int64_t missing = sequences_.at(id).missing();
+    if (missing > 0 && (missing == 1) == decoding) ids.push_back(id);
+  }
+  std::sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) {
+    const int64_t step_a = decoding ? sequences_.at(a).last_step : 0;
+    const int64_t step_b = decoding ? sequences_.at(b).last_step : 0;
+    return step_a < step_b || (step_a == step_b && a < b);
+  });
+  return ids;
+}
+
+StepPlan Scheduler::schedule() {
+  admit();
+  ++step_;
+  Draft draft;
+  draft.rows_left.assign(caches_.size(), limits_.max_rows);
+  draft.logits_left = limits_.max_logits;
+  draft.decoding_left.assign(caches_.size(), 0);
+  // Those whose next token is under way count: with them the groups are of one size.
+  for (const int32_t id : running_)
+    if (const Sequence& sequence = sequences_.at(id); sequence.missing() <= 1)
+      ++draft.decoding_left[static_cast<size_t>(sequence.data_rank)];
+  for (int64_t& n : draft.decoding_left) n = (n + n_ahead_ - 1) / n_ahead_;
+  // Decoding sequences first: a long prompt must not make the others wait.
+  for (const bool decoding : {true, false})
+    for (const int32_t id : candidates(decoding)) {
+      Sequence& sequence = sequences_.at(id);
+      if (sequence.data_rank < 0) continue;  // gave its pages to an earlier candidate
+      int64_t& left = draft.decoding_left[static_cast<size_t>(sequence.data_rank)];
+      if (decoding && left == 0) continue;
+      add(sequence, draft);
+      if (decoding && sequence.last_step == step_) --left;
+    }
+  return std::move(draft.plan);
+}
+
+void Scheduler::add(Sequence& sequence, Draft& draft) {
+  int64_t& left = draft.rows_left[static_cast<size_t>(sequence.data_rank)];
+  int64_t n_rows = std::min(sequence.missing(), left);
+  const bool all_logits = sequence.request.all_logits;
+  if (all_logits) n_rows = std::min(n_rows, draft.logits_left);
+  if (n_rows == 0 || draft.logits_left == 0) return;
+  const int64_t end = sequence.computed + n_rows;
+  if (!grow(sequence, pages(end), draft)) return;
+
   PlanSequence out;
   out.id = sequence.id;
   out.data_rank = sequence.data_rank;
   out.position = static_cast<int32_t>(sequence.computed);
   const auto first = sequence.tokens.begin() + sequence.computed;
   out.tokens.assign(first, first + n_rows);
-  const int64_t end = sequence.computed + n_rows;
   out.blocks.assign(sequence.blocks.begin(), sequence.blocks.begin() + pages(end));
   const bool complete = end == static_cast<int64_t>(sequence.tokens.size());
-  out.n_logits = static_cast<int32_t>(sequence.request.all_logits ? n_rows : complete ? 1 : 0);
-  return out;
+  out.n_logits = static_cast<int32_t>(all_logits ? n_rows : complete ? 1 : 0);
+  left -= n_rows;
+  draft.logits_left -= out.n_logits;
+  sequence.computed = end;
+  sequence.last_step = step_;
+  draft.plan.sequences.push_back(std::move(out));
 }
 
-StepPlan Scheduler::schedule() {
-  admit();
-  StepPlan plan;
-  std::vector<int64_t> rows_left(caches_.size(), limits_.max_rows);
-  int64_t logits_left = limits_.max_logits;
-  // Decoding sequences first: a long prompt must not make the others wait.
-  for (const bool decoding : {true, false}) {
-    for (const int32_t id : running_) {
-      const Sequence& sequence = sequences_.at(id);
-      const int64_t missing = static_cast<int64_t>(sequence.tokens.size()) - sequence.computed;
-      if ((missing == 1) != decoding) continue;
-      int64_t& left = rows_left[static_cast<size_t>(sequence.data_rank)];
-      int64_t n_rows = std::min(missing, left);
-      if (sequence.request.all_logits) n_rows = std::min(n_rows, logits_left);
-      if (n_rows == 0 || logits_left == 0) continue;
-      plan.sequences.push_back(plan_sequence(sequence, n_rows));
-      left -= n_rows;
-      logits_left -= plan.sequences.back().n_logits;
-    }
+// Pages up to `n_blocks`, if need be from younger sequences that are not part of this step. False
+// when there are none to have: the sequence waits for its elders.
+bool Scheduler::grow(Sequence& sequence, int64_t n_blocks, const Draft& draft) {
+  BlockAllocator& cache = caches_[static_cast<size_t>(sequence.data_rank)];
+  const int64_t needed = n_blocks - static_cast<int64_t>(sequence.blocks.size());
+  if (needed <= 0) return true;
+  const auto in_step = [&](int32_t id) {
+    return std::any_of(draft.plan.sequences.begin(),
+                       draft.plan.sequences.end(),
+                       [id](const PlanSequence& s) { return s.id == id; });
+  };
+  while (cache.n_free() < needed) {
+    int32_t youngest = sequence.id;
+    for (const int32_t id : running_)
+      if (id > youngest && sequences_.at(id).data_rank == sequence.data_rank && !in_step(id))
+        youngest = id;
+    if (youngest == sequence.id) return false;
+    preempt(sequences_.at(youngest));
   }
-  return plan;
+  const std::vector<int32_t> more = *cache.take(needed);
+  sequence.blocks.insert(sequence.blocks.end(), more.begin(), more.end());
+  return true;
 }
 
-void Scheduler::commit(const StepPlan& plan) {
-  for (const PlanSequence& step : plan.sequences)
-    sequences_.at(step.id).computed = step.position + static_cast<int64_t>(step.tokens.size());
-}
-
-void Scheduler::append(int32_t id, int32_t token) { sequences_.at(id).tokens.push_back(token); }
-
-void Scheduler::finish(int32_t id, FinishReason reason) {
-  Sequence& sequence = sequences_.at(id);
-  sequence.finish = reason;
+void Scheduler::release(Sequence& sequence) {
   const auto rank = static_cast<size_t>(sequence.data_rank);
   caches_[rank].release(sequence.blocks);
   sequence.blocks.clear();
+  sequence.data_rank = -1;
+  sequence.computed = 0;
   --load_[rank];
-  running_.erase(std::find(running_.begin(), running_.end(), id));
+  running_.erase(std::find(running_.begin(), running_.end(), sequence.id));
+}
+
+void Scheduler::preempt(Sequence& sequence) {
+  release(sequence);
+  waiting_.insert(sequence.id);
+  ++n_preempted_;
+}
+
+Sequence* Scheduler::find(int32_t id) {
+  const auto at = sequences_.find(id);
+  return at == sequences_.end() ? nullptr : &at->second;
+}
+
+void Scheduler::append(int32_t id, int32_t token) {
+  Sequence& sequence = sequences_.at(id);
+  GLM_CHECK(sequence.finish == FinishReason::kNone, "sequence {} has ended", id);
+  sequence.tokens.push_back(token);
+}
+
+void Scheduler::finish(int32_t id, FinishReason reason) {
+  Sequence& sequence = sequences_.at(id);
+  GLM_CHECK(sequence.finish == FinishReason::kNone, "sequence {} has ended", id);
+  sequence.finish = reason;
+  if (sequence.data_rank >= 0)
+    release(sequence);
+  else
+    waiting_.erase(id);
+}
+
+void Scheduler::forget(int32_t id) {
+  const auto at = sequences_.find(id);
+  GLM_CHECK(at != sequences_.end() && at->second.finish != FinishReason::kNone,
+            "sequence {} has not ended",
+            id);
+  sequences_.erase(at);
 }
 
 }  // namespace glm

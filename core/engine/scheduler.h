@@ -1,11 +1,11 @@
-// Who runs next, in integers: admits sequences to data ranks when their pages are free, then fills
-// each step with one row per decoding sequence and chunks of prompts. Lives on the leader.
-// SPDX-License-Identifier: MIT
+// Who runs next, in integers: admits sequences to data ranks when their pages are free, fills each
+// step with one row per decoding sequence and chunks of prompts, and takes pages back from the
+// youngest when they run out. Lives on the leader. SPDX-License-Identifier: MIT
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "core/engine/block_allocator.h"
@@ -14,38 +14,64 @@
 
 namespace glm {
 
+// Plans may be made ahead: all ranks run them in the order of planning, so positions count as
+// cached from the moment they are planned, and pages that a later plan takes over are free by the
+// time it runs. A sequence whose next token is not known yet is left out until append().
+//
+// Age decides: a sequence may take pages from younger ones of its data rank, never from older ones.
+// So the oldest of a data rank always runs on, and everything that was submitted ends. Who lost its
+// pages waits at its place by age, and computes prompt and answer again as one prompt.
 class Scheduler {
  public:
-  // `kv_blocks`: pages of each data rank's cache.
-  Scheduler(const StepLimits& limits, int n_data_ranks, int64_t kv_blocks);
+  // `kv_blocks`: pages of each data rank's cache. `n_ahead`: plans that are meant to be under way
+  // at once; decoding sequences are dealt over as many steps.
+  Scheduler(const StepLimits& limits, int n_data_ranks, int64_t kv_blocks, int n_ahead = 1);
 
-  // Throws Error(kUsage) when prompt and answer cannot fit the context or the cache.
+  // Throws Error(kUsage) when prompt and answer cannot fit the context or the cache, even alone.
   int32_t submit(Request request);
+  // No sequence waits or runs.
   bool idle() const { return waiting_.empty() && running_.empty(); }
 
-  // The next step; empty sequences only when idle. Rows per data rank stay within the limits.
+  // The next step; rows per data rank stay within the limits. Empty when every running sequence
+  // waits for its next token, or when idle.
   StepPlan schedule();
-  // The rows of `plan` are in the cache now.
-  void commit(const StepPlan& plan);
-  // Appends a sampled token to a running sequence.
+  // Appends a sampled token to a sequence that has not ended.
   void append(int32_t id, int32_t token);
-  // Ends a sequence and frees its pages.
+  // Ends a sequence, running or waiting, and frees its pages.
   void finish(int32_t id, FinishReason reason);
+  // Drops what is known of a sequence that has ended.
+  void forget(int32_t id);
 
   const Sequence& sequence(int32_t id) const { return sequences_.at(id); }
+  // Null when it was forgotten.
+  Sequence* find(int32_t id);
+
+  int64_t n_running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t n_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  // How often a sequence had to give its pages back.
+  int64_t n_preempted() const { return n_preempted_; }
 
  private:
+  struct Draft;
+
   void admit();
-  PlanSequence plan_sequence(const Sequence& sequence, int64_t n_rows) const;
+  std::vector<int32_t> candidates(bool decoding) const;
+  void add(Sequence& sequence, Draft& draft);
+  bool grow(Sequence& sequence, int64_t n_blocks, const Draft& draft);
+  void preempt(Sequence& sequence);
+  void release(Sequence& sequence);
 
   StepLimits limits_;
   std::vector<BlockAllocator> caches_;  // per data rank
   std::vector<int64_t> load_;           // running sequences per data rank
   int64_t kv_blocks_;
+  int n_ahead_;
   std::map<int32_t, Sequence> sequences_;
-  std::deque<int32_t> waiting_;
+  std::set<int32_t> waiting_;     // by age
   std::vector<int32_t> running_;  // in order of admission
   int32_t next_id_ = 0;
+  int64_t step_ = 0;
+  int64_t n_preempted_ = 0;
 };
 
 }  // namespace glm

@@ -30,10 +30,12 @@ enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled };
 
 // A request on its way.
 struct Sequence {
-  int32_t id = 0;
+  int32_t id = 0;  // ascending in the order of submission
   Request request;
   std::vector<int32_t> tokens;  // prompt, then answer
-  int64_t computed = 0;         // positions in the cache
+  int64_t computed = 0;         // positions that the planned steps leave in the cache
+  int64_t logits_given = 0;     // positions whose logits were handed over (all_logits)
+  int64_t last_step = 0;        // number of the last step that it was part of
   int32_t data_rank = -1;       // -1: waits for admission
   std::vector<int32_t> blocks;  // pages of the cache
   FinishReason finish = FinishReason::kNone;
@@ -41,6 +43,8 @@ struct Sequence {
   int64_t n_generated() const {
     return static_cast<int64_t>(tokens.size() - request.prompt.size());
   }
+  // Positions that no step was planned for yet.
+  int64_t missing() const { return static_cast<int64_t>(tokens.size()) - computed; }
 };
 
 }  // namespace glm

@@ -63,6 +63,20 @@ int64_t arena_bytes(const ModelConfig& config,
   return 4 * floats + 64 * 64;  // 64: tensors of a step, each padded to 64 bytes
 }
 
+// Copies of what leaves the stage, rows or logits, while it travels: one for each step that is
+// under way at once.
+int64_t posted_bytes(const ModelConfig& config,
+                     const Placement& placement,
+                     const ModelOptions& options) {
+  const GridShape& shape = placement.shape;
+  if (shape.world() == 1) return 0;
+  const bool last = placement.coord.pipeline == shape.pipeline - 1;
+  const int64_t vocab = (config.vocab + shape.tensor - 1) / shape.tensor + kTileRows;
+  const int64_t floats =
+      last ? options.limits.max_logits * vocab : options.limits.max_rows * config.hidden;
+  return 4 * floats * std::min(kMostPosted, last ? shape.pipeline : kMostPosted);
+}
+
 }  // namespace
 
 Model::Model(const ModelParts& parts, const ModelOptions& options)
@@ -110,13 +124,14 @@ Tensor Model::forward(const Batch& batch) {
 
   for (int64_t i = 0; i < n_local_layers(); ++i) {
     run_.where.layer = static_cast<int>(global_layer(i));
+    run_.grid.world().progress();  // the rows of the step before may still be on their way
     forward_layer(i, x, batch);
   }
   run_.where.layer = -1;
 
   run_.where.part = "stage border";
   if (grid.last_stage()) return logits(x, batch);
-  if (rows > 0) run_.grid.world().send(x, grid.rank_of_stage(stage + 1));
+  if (rows > 0) run_.grid.world().post(x, grid.rank_of_stage(stage + 1));
   return {};
 }
 
@@ -167,7 +182,8 @@ std::unique_ptr<Model> make_model(const ModelParts& parts, const ModelOptions& o
 int64_t model_scratch_bytes(const ModelConfig& config,
                             const Placement& placement,
                             const ModelOptions& options) {
-  int64_t bytes = arena_bytes(config, placement, options) + Batch::bytes(options.limits);
+  int64_t bytes = arena_bytes(config, placement, options) + Batch::bytes(options.limits) +
+                  posted_bytes(config, placement, options);
   if (config.is_moe())
     bytes +=
         ExpertExchange::buffer_bytes(placement.shape, exchange_config(config, placement, options));
