@@ -42,6 +42,7 @@ int run(MpiSession& session, const ParsedCommand& command) {
   const Job job = prepare_job(session, command.options);
   if (job.options.dry_run) return run_dry(session, job);
   bind_process(job.cores);
+  if (job.options.batch) return run_batch(session, job, where);
   return job.options.benchmark ? run_benchmark(session, job, where)
                                : run_answer(session, job, where);
 }

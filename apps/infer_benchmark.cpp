@@ -16,9 +16,9 @@ constexpr int64_t kLeastReadBytesPerThread = int64_t{8} << 20;
 constexpr int kReadRepeats = 5;
 
 // Random ids, the same for every run of one length. The answer ignores end tokens.
-Request benchmark_request(const Job& job) {
+Request benchmark_request(const Job& job, int64_t sequence) {
   Request request;
-  const uint64_t key = stream_key(job.options.seed, "benchmark");
+  const uint64_t key = stream_key(job.options.seed + static_cast<uint64_t>(sequence), "benchmark");
   const auto vocab = static_cast<double>(job.config.vocab);
   for (int64_t i = 0; i < job.options.prompt_tokens; ++i)
     request.prompt.push_back(
@@ -58,7 +58,8 @@ Measured run_repeats(MpiSession& session, const Job& job, StepContext& where) {
   BenchmarkResult& result = measured.result;
   const RunClock clock(session, job, worker);
   for (int i = -1; i < job.options.repeat; ++i) {  // the first run warms up
-    if (root) worker.engine.submit(benchmark_request(job));
+    for (int64_t s = 0; root && s < job.options.sequences; ++s)
+      worker.engine.submit(benchmark_request(job, s));
     worker.engine.clear_stats();
     worker.engine.run({});
     const EngineStats& stats = worker.engine.stats();

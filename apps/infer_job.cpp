@@ -16,6 +16,8 @@ constexpr int64_t kChunkRows = 512;
 // With --dump-logits every row has logits, which the leader holds twice.
 constexpr int64_t kDumpRows = 64;
 constexpr int64_t kDefaultContext = 8192;
+// Requests of a batch that run at once on a data rank.
+constexpr int64_t kBatchSequences = 8;
 
 double gigabytes(int64_t bytes) { return static_cast<double>(bytes) * 1e-9; }
 
@@ -95,10 +97,14 @@ void settle_limits(Job& job, int data) {
          job.config.max_positions);
   StepLimits& limits = job.model.limits;
   limits.max_context = context;
-  limits.max_rows = std::min(context, job.options.dump_logits ? kDumpRows : kChunkRows);
-  limits.max_sequences = 1;
-  limits.max_logits = job.options.dump_logits ? limits.max_rows : data;
+  limits.max_sequences = job.options.batch ? job.options.max_sequences.value_or(kBatchSequences)
+                                           : job.options.sequences;
+  limits.max_rows = std::max(std::min(context, job.options.dump_logits ? kDumpRows : kChunkRows),
+                             limits.max_sequences);
+  limits.max_logits = job.options.dump_logits ? limits.max_rows : data * limits.max_sequences;
   job.model.kv_blocks = limits.max_sequences * limits.max_blocks();
+  if (job.options.cache_tokens)
+    job.model.kv_blocks = (*job.options.cache_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
   const bool plain = job.stored.at("layers.0.attention.qkv").dtype == DType::kF32;
   job.model.kv_dtype = job.options.kv_dtype.value_or(plain ? KvDType::kF32 : KvDType::kF16);
   job.model.exchange = job.options.exchange;
@@ -132,6 +138,42 @@ std::vector<int64_t> gather_numbers(Communicator& world, int64_t value) {
   for (const std::string& text : all_gather_strings(world, std::to_string(value)))
     out.push_back(std::stoll(text));
   return out;
+}
+
+// Of each host: what its ranks still need, and what it has left.
+std::map<std::string, std::pair<int64_t, int64_t>> node_bytes(
+    const MemoryPlan& plan,
+    const std::vector<std::string>& hosts,
+    const std::vector<int64_t>& available) {
+  std::map<std::string, std::pair<int64_t, int64_t>> nodes;
+  for (size_t r = 0; r < hosts.size(); ++r) {
+    const RankPlan& rank = plan.ranks[r];
+    auto [node, added] = nodes.try_emplace(hosts[r], 0, std::numeric_limits<int64_t>::max());
+    node->second.first += rank.total_bytes() - rank.process_bytes;
+    node->second.second = std::min(node->second.second, available[r]);
+  }
+  return nodes;
+}
+
+// A batch can do with fewer pages than all of its sequences at their longest would fill: takes
+// pages away, down to those of one sequence, until every host has a tenth of its memory left.
+void fit_cache(MpiSession& session,
+               Job& job,
+               const GridShape& shape,
+               const std::vector<int64_t>& process_bytes) {
+  Communicator& world = session.world();
+  const std::vector<std::string> hosts = all_gather_strings(world, session.host());
+  const std::vector<int64_t> available = gather_numbers(world, available_bytes());
+  const auto fits = [&] {
+    for (const auto& [host, bytes] : node_bytes(job.plan, hosts, available))
+      if (bytes.first > bytes.second / 10 * 9) return false;
+    return true;
+  };
+  const int64_t least = job.model.limits.max_blocks();
+  while (!fits() && job.model.kv_blocks > least) {
+    job.model.kv_blocks = std::max(least, job.model.kv_blocks * 3 / 4);
+    settle_plan(job, shape, process_bytes);
+  }
 }
 
 }  // namespace
@@ -193,6 +235,8 @@ Job prepare_job(MpiSession& session, const InferOptions& options) {
   const std::vector<int64_t> process =
       planned ? std::vector<int64_t>() : gather_numbers(world, peak_resident_bytes());
   settle_plan(job, shape, process);
+  if (job.options.batch && !job.options.cache_tokens && !planned)
+    fit_cache(session, job, shape, process);
   return job;
 }
 
@@ -201,14 +245,7 @@ void check_memory(MpiSession& session, const Job& job) {
   const std::vector<std::string> hosts = all_gather_strings(world, session.host());
   const std::vector<int64_t> available = gather_numbers(world, available_bytes());
   session.on_root([&] {
-    std::map<std::string, std::pair<int64_t, int64_t>> nodes;  // host -> needed, available
-    for (size_t r = 0; r < hosts.size(); ++r) {
-      const RankPlan& plan = job.plan.ranks[r];
-      auto [node, added] = nodes.try_emplace(hosts[r], 0, std::numeric_limits<int64_t>::max());
-      node->second.first += plan.total_bytes() - plan.process_bytes;
-      node->second.second = std::min(node->second.second, available[r]);
-    }
-    for (const auto& [host, bytes] : nodes)
+    for (const auto& [host, bytes] : node_bytes(job.plan, hosts, available))
       if (bytes.first > bytes.second)
         fail(ExitCode::kResources,
              "host {} has {:.2f} GB of memory left, its ranks need {:.2f} GB (weights of the model "

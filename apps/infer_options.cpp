@@ -115,6 +115,26 @@ void add_generation_options(CLI::App& app, InferOptions& o) {
             ->type_name("N"));
 }
 
+void add_batch_options(CLI::App& app, InferOptions& o) {
+  const auto group = [](CLI::Option* option) { option->group("Many requests"); };
+  group(app.add_option("--batch", o.batch, "Answer the requests of a file of JSON lines")
+            ->type_name("IN.jsonl"));
+  group(app.add_option("--output", o.output, "The answers, a line each as soon as it is complete")
+            ->type_name("OUT.jsonl"));
+  group(app.add_flag("--resume", o.resume, "Go on with an output: leave out what it has answered"));
+  group(app.add_option("--max-sequences",
+                       o.max_sequences,
+                       "Requests that run at once on each data rank (default: 8)")
+            ->check(integer_in(1, 4096))
+            ->type_name("N"));
+  group(app.add_option("--cache-tokens",
+                       o.cache_tokens,
+                       "Positions of the cache that they share (default: the context for each, "
+                       "or what the memory leaves)")
+            ->check(integer_in(1, int64_t{1} << 40))
+            ->type_name("N"));
+}
+
 void add_rank_options(CLI::App& app, InferOptions& o) {
   const auto group = [](CLI::Option* option) { option->group("Ranks and machine"); };
   const auto axis = [&](const char* name, std::optional<int>& target, const char* text) {
@@ -185,10 +205,29 @@ void add_report_options(CLI::App& app, InferOptions& o) {
             ->check(integer_in(1, 1 << 30))
             ->type_name("N")
             ->capture_default_str());
+  group(app.add_option("--sequences", o.sequences, "Prompts that --benchmark runs at once")
+            ->check(integer_in(1, 4096))
+            ->type_name("N")
+            ->capture_default_str());
   group(app.add_option("--repeat", o.repeat, "Runs of --benchmark; medians are reported")
             ->check(integer_in(1, 10000))
             ->type_name("N")
             ->capture_default_str());
+}
+
+void judge_batch(const InferOptions& o, bool has_prompt) {
+  if (!o.batch) {
+    if (o.output || o.resume || o.max_sequences || o.cache_tokens)
+      fail(ExitCode::kUsage,
+           "--output, --resume, --max-sequences and --cache-tokens go with --batch only");
+    return;
+  }
+  if (has_prompt || o.benchmark || o.dump_logits)
+    fail(ExitCode::kUsage,
+         "--batch brings its own prompts: leave out --prompt, --prompt-file, --tokens, --benchmark "
+         "and --dump-logits");
+  if (!o.output && !o.dry_run)
+    fail(ExitCode::kUsage, "--batch needs --output, a file for the answers");
 }
 
 void judge(const InferOptions& o) {
@@ -197,9 +236,10 @@ void judge(const InferOptions& o) {
     fail(ExitCode::kUsage,
          "--device cuda: CUDA operations are not part of this version; use --device cpu or auto");
   const bool has_prompt = o.prompt || o.prompt_file || o.tokens;
-  if (!has_prompt && !o.dry_run && !o.benchmark)
+  if (!has_prompt && !o.dry_run && !o.benchmark && !o.batch)
     fail(ExitCode::kUsage,
-         "no prompt: give --prompt, --prompt-file or --tokens (--help lists all options)");
+         "no prompt: give --prompt, --prompt-file, --tokens or --batch (--help lists all options)");
+  judge_batch(o, has_prompt);
   if (o.benchmark && (has_prompt || o.dump_logits))
     fail(ExitCode::kUsage,
          "--benchmark makes its own prompt: leave out --prompt, --tokens and --dump-logits");
@@ -221,6 +261,7 @@ ParsedCommand parse_infer_command(int argc, char** argv) {
   app.set_version_flag("--version", [] { return version_text("glm_infer"); });
   add_prompt_options(app, command.options);
   add_generation_options(app, command.options);
+  add_batch_options(app, command.options);
   add_rank_options(app, command.options);
   add_report_options(app, command.options);
   try {

@@ -33,6 +33,12 @@ struct InferOptions {
   std::vector<std::string> stop;
   std::optional<int64_t> context;
 
+  // Many requests
+  std::optional<std::string> batch, output;
+  bool resume = false;
+  std::optional<int64_t> max_sequences;  // at once on a data rank
+  std::optional<int64_t> cache_tokens;   // positions of a data rank's cache
+
   // Ranks and machine
   GridRequest grid;
   ExchangeKind exchange = ExchangeKind::kAuto;
@@ -52,6 +58,7 @@ struct InferOptions {
   bool benchmark = false;
   int64_t prompt_tokens = 512;
   int repeat = 5;
+  int64_t sequences = 1;  // of the benchmark, at once
 };
 
 // What the command line asks for.

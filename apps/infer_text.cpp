@@ -66,7 +66,9 @@ std::vector<int32_t> TextSide::prompt_ids(const InferOptions& options) const {
   const std::string prompt =
       options.prompt_file ? read_file(*options.prompt_file, kMaxPromptBytes, ExitCode::kUsage)
                           : *options.prompt;
-  std::vector<int32_t> ids = options.raw ? raw_ids(prompt) : chat_ids(prompt, options);
+  std::vector<int32_t> ids =
+      options.raw ? raw_ids(prompt)
+                  : chat_ids(chat_messages(prompt, options.system), nullptr, options.thinking);
   if (ids.empty()) fail(ExitCode::kUsage, "the prompt is empty");
   const int32_t largest = *std::max_element(ids.begin(), ids.end());
   if (largest >= config_.vocab)
@@ -92,20 +94,32 @@ std::vector<int32_t> TextSide::raw_ids(const std::string& text) const {
   return ids;
 }
 
-std::vector<int32_t> TextSide::chat_ids(const std::string& prompt,
-                                        const InferOptions& options) const {
+OrderedJson chat_messages(const std::string& prompt, const std::optional<std::string>& system) {
+  OrderedJson messages = OrderedJson::array();
+  if (system) messages.push_back({{"role", "system"}, {"content", *system}});
+  messages.push_back({{"role", "user"}, {"content", prompt}});
+  return messages;
+}
+
+std::vector<int32_t> TextSide::chat_ids(const OrderedJson& messages,
+                                        const OrderedJson& tools,
+                                        std::optional<bool> thinking) const {
+  if (tokenizer_ == nullptr)
+    fail(ExitCode::kUsage, "{} has no tokenizer: give prompts as ids", escaped(source_));
   if (texts_.chat_template.empty())
     fail(ExitCode::kUsage,
          "{} has no chat template: use --raw to continue a text",
          escaped(source_));
   RenderInput input;
-  if (options.system) input.messages.push_back({{"role", "system"}, {"content", *options.system}});
-  input.messages.push_back({{"role", "user"}, {"content", prompt}});
-  input.enable_thinking = options.thinking;
+  input.messages = messages;
+  input.tools = tools;
+  input.enable_thinking = thinking;
   input.special_tokens =
       special_tokens(texts_.tokenizer_config, source_ + ": tokenizer_config.json");
-  const ChatTemplate chat(texts_.chat_template, source_ + ": chat_template.jinja");
-  return tokenizer_->encode(chat.render(input));
+  if (template_ == nullptr)
+    template_ =
+        std::make_unique<ChatTemplate>(texts_.chat_template, source_ + ": chat_template.jinja");
+  return tokenizer_->encode(template_->render(input));
 }
 
 AnswerStream::AnswerStream(const Tokenizer* tokenizer, std::vector<std::string> stops)

@@ -10,6 +10,7 @@
 #include "apps/infer_options.h"
 #include "core/engine/sequence.h"
 #include "core/model/config.h"
+#include "io/chat_template.h"
 #include "io/model_file.h"
 #include "io/tokenizer.h"
 
@@ -23,6 +24,10 @@ class TextSide {
   // Prompt ids of --tokens, --raw or the chat template. Throws Error(kUsage) for ids outside the
   // vocabulary, an empty prompt, unreadable prompt files, --prompt without a tokenizer.
   std::vector<int32_t> prompt_ids(const InferOptions& options) const;
+  // The chat template around messages; tools may be null.
+  std::vector<int32_t> chat_ids(const OrderedJson& messages,
+                                const OrderedJson& tools,
+                                std::optional<bool> thinking) const;
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   // Ids that end an answer.
   const std::vector<int32_t>& stop_ids() const { return defaults_.eos_ids; }
@@ -30,7 +35,6 @@ class TextSide {
   SamplingParams sampling(const InferOptions& options) const;
 
  private:
-  std::vector<int32_t> chat_ids(const std::string& prompt, const InferOptions& options) const;
   std::vector<int32_t> raw_ids(const std::string& text) const;
 
   const ModelTexts& texts_;
@@ -38,7 +42,11 @@ class TextSide {
   std::string source_;
   GenerationDefaults defaults_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  mutable std::unique_ptr<ChatTemplate> template_;  // parsed when the first chat needs it
 };
+
+// The conversation of --prompt, --system.
+OrderedJson chat_messages(const std::string& prompt, const std::optional<std::string>& system);
 
 // The answer as it grows. Text that may be the beginning of a stop text is held back until it is
 // certain.
