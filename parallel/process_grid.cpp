@@ -51,8 +51,6 @@ int complete_expert(const std::optional<int>& expert, int data, int tensor, bool
   return *expert;
 }
 
-int exchange_size(const GridShape& shape) { return std::max(shape.tensor, shape.expert); }
-
 }  // namespace
 
 std::string GridShape::text() const {
@@ -62,6 +60,12 @@ std::string GridShape::text() const {
 
 int expert_slices(const GridShape& shape) {
   return shape.tensor % shape.expert == 0 ? shape.tensor / shape.expert : 1;
+}
+
+int exchange_size(const GridShape& shape) { return std::max(shape.tensor, shape.expert); }
+
+int exchange_group(const GridShape& shape, const GridCoord& coord) {
+  return grid_rank(shape, coord.data, coord.pipeline, coord.tensor) / exchange_size(shape);
 }
 
 int grid_rank(const GridShape& shape, int data, int pipeline, int tensor) {
@@ -134,6 +138,8 @@ ProcessGrid::ProcessGrid(Communicator& world, const GridShape& shape)
   tensor_ = world.split(world.rank() / shape.tensor, coord_.tensor, "tensor");
   const int group = exchange_size(shape);
   exchange_ = world.split(world.rank() / group, world.rank() % group, "expert");
+  const int slices = expert_slices(shape);
+  slices_ = world.split(world.rank() / slices, world.rank() % slices, "expert slice");
 }
 
 int ProcessGrid::rank_of_stage(int pipeline) const {

@@ -37,6 +37,9 @@ int grid_rank(const GridShape& shape, int data, int pipeline, int tensor);
 // Ranks over which the columns of one expert are sliced: tensor / expert when expert divides
 // tensor, else 1.
 int expert_slices(const GridShape& shape);
+// Ranks of an exchange group, and which of them (counted over the whole job) a rank belongs to.
+int exchange_size(const GridShape& shape);
+int exchange_group(const GridShape& shape, const GridCoord& coord);
 
 // What the user asked for; absent axes are chosen.
 struct GridRequest {
@@ -61,6 +64,8 @@ class ProcessGrid {
   // The ranks among which tokens are exchanged for the experts: max(tensor, expert) neighbours of
   // the stage plane.
   Communicator& exchange() { return *exchange_; }
+  // The ranks that hold slices of the same experts.
+  Communicator& slices() { return *slices_; }
   int rank_of_stage(int pipeline) const;  // world rank with my data and tensor coordinates
   bool first_stage() const { return coord_.pipeline == 0; }
   bool last_stage() const { return coord_.pipeline == shape_.pipeline - 1; }
@@ -71,6 +76,7 @@ class ProcessGrid {
   GridCoord coord_;
   std::unique_ptr<Communicator> tensor_;
   std::unique_ptr<Communicator> exchange_;
+  std::unique_ptr<Communicator> slices_;
 };
 
 }  // namespace glm

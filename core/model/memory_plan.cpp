@@ -3,8 +3,6 @@
 
 #include <algorithm>
 
-#include "parallel/expert_exchange.h"
-
 namespace glm {
 namespace {
 
@@ -37,13 +35,24 @@ void cover(std::vector<Range>& covered, Range range) {
   covered = std::move(merged);
 }
 
-// What earlier ranks hold of one tensor. Ranks cut a tensor by matrices and by either rows or
-// columns, never by both.
+// What earlier ranks hold of one tensor. Ranks cut each matrix by either rows or columns, never by
+// both; data groups may deal out the matrices differently.
 class Coverage {
  public:
   // Bytes of `slab` that are new; they count as held from now on.
   int64_t add(const Slab& slab, StoredType type, int64_t rows_of_tensor) {
     if (slab.empty()) return 0;
+    int64_t bytes = 0;
+    Slab one = slab;
+    for (int64_t m = slab.matrices.begin; m < slab.matrices.end; ++m) {
+      one.matrices = {m, m + 1};
+      bytes += add_matrix(one, type, rows_of_tensor);
+    }
+    return bytes;
+  }
+
+ private:
+  int64_t add_matrix(const Slab& slab, StoredType type, int64_t rows_of_tensor) {
     Held& held = held_[slab.matrices.begin];
     int64_t bytes = 0;
     Slab part = slab;
@@ -63,12 +72,11 @@ class Coverage {
     return bytes;
   }
 
- private:
   struct Held {
     std::vector<Range> rows;
     std::vector<Range> cols;
   };
-  std::map<int64_t, Held> held_;  // by first matrix
+  std::map<int64_t, Held> held_;  // by matrix
 };
 
 int64_t kv_bytes(const ModelConfig& config,
@@ -104,13 +112,10 @@ int64_t kind_bytes(const RankPlan& rank, std::initializer_list<Kind> kinds) {
   return bytes;
 }
 
-std::string experts_text(const ModelConfig& config, const GridShape& shape, GridCoord coord) {
-  if (!config.is_moe()) return "-";
-  const ExpertPlacement placement{config.router.n_experts, shape.expert, expert_slices(shape)};
-  const std::string experts =
-      range_text({placement.begin(coord.expert), placement.begin(coord.expert + 1)});
-  if (placement.n_slices == 1) return experts;
-  return fmt::format("{} /{}", experts, placement.n_slices);
+std::string experts_text(const RankPlan& rank) {
+  const std::string experts = range_text(rank.experts);
+  if (rank.expert_slices == 1 || rank.experts.size() == 0) return experts;
+  return fmt::format("{} /{}", experts, rank.expert_slices);
 }
 
 std::string heads_text(const ModelConfig& config, const GridShape& shape, GridCoord coord) {
@@ -133,14 +138,26 @@ int64_t RankPlan::total_bytes() const {
 MemoryPlan plan_memory(const ModelConfig& config,
                        const GridShape& shape,
                        const PlanRequest& request) {
+  return plan_division(config, divide_model(config, request.dtypes, shape), request);
+}
+
+MemoryPlan plan_division(const ModelConfig& config,
+                         const Division& division,
+                         const PlanRequest& request) {
+  const GridShape& shape = division.shape;
   MemoryPlan plan;
   plan.shape = shape;
   plan.mtp_believed = request.with_mtp && request.stored.empty();
-  const std::vector<Range> stages = stage_layers(config, request.dtypes, shape.pipeline);
+  std::vector<Placement> placements;
   for (int rank = 0; rank < shape.world(); ++rank) {
+    const Placement& placement =
+        placements.emplace_back(division.placement(rank, request.numerics));
     RankPlan& row = plan.ranks.emplace_back();
-    row.coord = grid_coord(shape, rank);
-    row.layers = stages[static_cast<size_t>(row.coord.pipeline)];
+    row.coord = placement.coord;
+    row.layers = placement.layers();
+    row.experts = {placement.experts.begin(row.coord.expert),
+                   placement.experts.begin(row.coord.expert + 1)};
+    row.expert_slices = placement.experts.n_slices;
     row.kv_bytes = kv_bytes(config, shape, row, request);
   }
   for (const TensorSpec& spec : tensor_specs(config, request.with_mtp)) {
@@ -154,8 +171,9 @@ MemoryPlan plan_memory(const ModelConfig& config,
     plan.model_bytes += stored_bytes(spec, type);
     const int64_t rows = spec.dims.size() == 1 ? spec.cols() : spec.rows();
     Coverage coverage;
-    for (RankPlan& row : plan.ranks) {
-      const Slab slab = shard_of(spec, type, config, shape, row.coord, stages, request.numerics);
+    for (size_t rank = 0; rank < placements.size(); ++rank) {
+      RankPlan& row = plan.ranks[rank];
+      const Slab slab = shard_of(spec, type, config, placements[rank]);
       const int64_t bytes = slab_bytes(slab, type);
       if (bytes == 0) continue;
       row.weights[spec.kind] += bytes;
@@ -195,7 +213,7 @@ std::string plan_text(const ModelConfig& config, const MemoryPlan& plan) {
         fmt::format("{:>4}  {:>9} {:>15} {:>18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
                     i,
                     range_text(rank.layers),
-                    experts_text(config, plan.shape, rank.coord),
+                    experts_text(rank),
                     heads_text(config, plan.shape, rank.coord),
                     gigabytes(ends, 3),
                     gigabytes(kind_bytes(rank, {Kind::kAttention}), 3),

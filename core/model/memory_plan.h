@@ -4,17 +4,20 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
-#include "core/model/shard.h"
+#include "core/model/division.h"
 
 namespace glm {
 
 struct RankPlan {
   GridCoord coord;
   Range layers;
+  Range experts;                    // of each layer; empty in a dense model
+  int expert_slices = 1;            // ranks that divide the columns of these experts
   std::map<Kind, int64_t> weights;  // bytes by kind, MTP left out (it is not loaded)
   int64_t replicated_bytes = 0;     // of the weights: a rank before this one holds them too
   int64_t kv_bytes = 0;
@@ -43,9 +46,30 @@ struct PlanRequest {
 };
 
 // The sum of all weight_bytes() is model_bytes and the sum of all replicated_bytes, exactly.
+MemoryPlan plan_division(const ModelConfig& config,
+                         const Division& division,
+                         const PlanRequest& request);
+// Of ranks with equal capacities.
 MemoryPlan plan_memory(const ModelConfig& config,
                        const GridShape& shape,
                        const PlanRequest& request);
+
+// The first rank whose plan exceeds its capacity; -1 when all are within.
+int rank_over_capacity(const MemoryPlan& plan, const Capacities& capacities);
+
+// Divides the model among unequal ranks. In proportion to the capacities first; where a rank would
+// exceed its own with everything else it holds, in proportion to what is left beside that. The
+// result may still not fit: ask rank_over_capacity(). plan_of: the whole plan (buffers and process
+// included) of a division.
+struct FittedPlan {
+  Division division;
+  MemoryPlan plan;
+};
+FittedPlan fit_plan(const ModelConfig& config,
+                    const DTypeChoice& dtypes,
+                    const GridShape& shape,
+                    const Capacities& capacities,
+                    const std::function<MemoryPlan(const Division&)>& plan_of);
 
 // The table of --dry-run; contains a line "weights total X.XX GB" (GB = 1e9 bytes), cache and
 // buffers apart.

@@ -2,11 +2,14 @@
 #include "core/model/shard.h"
 
 #include <algorithm>
-
-#include "parallel/expert_exchange.h"
+#include <cmath>
+#include <numeric>
 
 namespace glm {
 namespace {
+
+// Of the largest stage's capacity.
+constexpr double kLeastCapacity = 1e-6;
 
 // Bytes of each layer (index 0..n_layers-1), and of what first and last stage hold besides.
 struct StageBytes {
@@ -30,18 +33,23 @@ StageBytes stage_bytes(const ModelConfig& config, const DTypeChoice& dtypes) {
   return result;
 }
 
-// Contiguous groups of layers for `pipeline` stages, none heavier than the lightest possible
-// heaviest stage, and among those close to equal.
+// Contiguous groups of layers for the stages, none heavier for its capacity than the lightest
+// possible heaviest stage, and among those close to proportional.
 class StageSplit {
  public:
-  StageSplit(const StageBytes& bytes, int pipeline) : bytes_(bytes), n_(pipeline) {
+  // capacities: of each stage, relative to the largest, which is 1.
+  StageSplit(const StageBytes& bytes, const std::vector<double>& capacities)
+      : bytes_(bytes), capacities_(capacities), n_(static_cast<int>(capacities.size())) {
     prefix_.push_back(0);
     for (const int64_t layer : bytes.layers) prefix_.push_back(prefix_.back() + layer);
   }
 
   std::vector<Range> split() {
-    int64_t low = std::max(bytes_.first, bytes_.last);
-    int64_t high = weight(0, n_layers(), 0) + bytes_.last;
+    // What a stage of capacity 1 may hold; all fits into the stage that may hold everything.
+    int64_t low = 0;
+    const double smallest = *std::min_element(capacities_.begin(), capacities_.end());
+    const int64_t all = prefix_.back() + bytes_.first + bytes_.last;
+    auto high = static_cast<int64_t>(std::ceil(static_cast<double>(all) / smallest)) + 1;
     while (low < high) {
       const int64_t middle = low + (high - low) / 2;
       if (fits(middle))
@@ -53,6 +61,10 @@ class StageSplit {
   }
 
  private:
+  double capacity(int stage) const { return capacities_[static_cast<size_t>(stage)]; }
+  int64_t allowed(int stage, int64_t limit) const {
+    return static_cast<int64_t>(static_cast<double>(limit) * capacity(stage));
+  }
   int64_t n_layers() const { return static_cast<int64_t>(bytes_.layers.size()); }
   int64_t weight(int64_t begin, int64_t end, int stage) const {
     int64_t bytes = prefix_[static_cast<size_t>(end)] - prefix_[static_cast<size_t>(begin)];
@@ -67,25 +79,31 @@ class StageSplit {
     for (int stage = n_ - 1; stage >= 0; --stage) {
       const int64_t end = begin[static_cast<size_t>(stage) + 1];
       int64_t first = end;
-      while (first > 0 && weight(first - 1, end, stage) <= limit) --first;
+      while (first > 0 && weight(first - 1, end, stage) <= allowed(stage, limit)) --first;
       begin[static_cast<size_t>(stage)] = first;
     }
     return begin;
   }
 
-  bool fits(int64_t limit) const { return earliest(limit)[0] == 0; }
+  bool fits(int64_t limit) const {
+    return bytes_.first <= allowed(0, limit) && bytes_.last <= allowed(n_ - 1, limit) &&
+           earliest(limit)[0] == 0;
+  }
 
   std::vector<Range> even_within(int64_t limit) const {
     const std::vector<int64_t> begin = earliest(limit);
     std::vector<Range> stages;
     int64_t from = 0;
+    double capacity_left = std::accumulate(capacities_.begin(), capacities_.end(), 0.0);
     for (int stage = 0; stage < n_; ++stage) {
       int64_t to = std::max(from, begin[static_cast<size_t>(stage) + 1]);
       // The fair share of what is left; the last stage's extra bytes count for it.
       const int64_t left = prefix_.back() - prefix_[static_cast<size_t>(from)] +
                            (stage == 0 ? bytes_.first : 0) + bytes_.last;
-      const int64_t fair = left / (n_ - stage);
-      while (to < n_layers() && weight(from, to + 1, stage) <= limit &&
+      const auto fair =
+          static_cast<int64_t>(static_cast<double>(left) * capacity(stage) / capacity_left);
+      capacity_left -= capacity(stage);
+      while (to < n_layers() && weight(from, to + 1, stage) <= allowed(stage, limit) &&
              weight(from, to + 1, stage) - fair <= fair - weight(from, to, stage))
         ++to;
       stages.push_back({from, to});
@@ -95,6 +113,7 @@ class StageSplit {
   }
 
   const StageBytes& bytes_;
+  const std::vector<double>& capacities_;
   int n_;
   std::vector<int64_t> prefix_;
 };
@@ -180,9 +199,16 @@ HeadShare head_share(int n_heads, int n_kv_heads, int t, int t_size) {
 
 std::vector<Range> stage_layers(const ModelConfig& config,
                                 const DTypeChoice& dtypes,
-                                int pipeline) {
+                                int pipeline,
+                                const std::vector<double>& capacities) {
+  std::vector<double> relative = capacities;
+  if (relative.empty()) relative.assign(static_cast<size_t>(pipeline), 1.0);
+  GLM_CHECK(relative.size() == static_cast<size_t>(pipeline), "{} capacities", relative.size());
+  const double largest = *std::max_element(relative.begin(), relative.end());
+  // A stage without any capacity still counts: it shall hold as little as possible.
+  for (double& capacity : relative) capacity = std::max(capacity / largest, kLeastCapacity);
   const StageBytes bytes = stage_bytes(config, dtypes);
-  return StageSplit(bytes, pipeline).split();
+  return StageSplit(bytes, relative).split();
 }
 
 bool Slab::empty() const { return matrices.size() <= 0 || cols.size() <= 0 || local_rows() == 0; }
@@ -196,20 +222,18 @@ int64_t Slab::local_rows() const {
 Slab shard_of(const TensorSpec& spec,
               StoredType type,
               const ModelConfig& config,
-              const GridShape& shape,
-              const GridCoord& coord,
-              const std::vector<Range>& stages,
-              Numerics numerics) {
+              const Placement& placement) {
   Slab slab;
-  if (!on_stage(spec, config, coord.pipeline, stages)) return slab;
+  const GridCoord& coord = placement.coord;
+  const Numerics numerics = placement.numerics;
+  if (!on_stage(spec, config, coord.pipeline, placement.stages)) return slab;
   const bool vector = spec.dims.size() == 1;
   const int64_t rows = vector ? spec.cols() : spec.rows();
   const int64_t cols = vector ? 1 : spec.cols();
-  Place place{coord.tensor, shape.tensor};
+  Place place{coord.tensor, placement.shape.tensor};
   slab.matrices = {0, 1};
   if (spec.experts) {
-    const ExpertPlacement experts{
-        static_cast<int>(spec.dims[0]), shape.expert, expert_slices(shape)};
+    const ExpertPlacement& experts = placement.experts;
     slab.matrices = {experts.begin(coord.expert), experts.begin(coord.expert + 1)};
     place = {coord.expert_slice, experts.n_slices};
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/model/tensor_specs.h"
+#include "parallel/expert_exchange.h"
 #include "parallel/process_grid.h"
 
 namespace glm {
@@ -33,9 +34,25 @@ struct HeadShare {
 };
 HeadShare head_share(int n_heads, int n_kv_heads, int t, int t_size);
 
-// The layers of each stage, balanced by stored bytes (embedding counts for the first stage, head
-// for the last). A stage may be empty. Size = shape.pipeline.
-std::vector<Range> stage_layers(const ModelConfig& config, const DTypeChoice& dtypes, int pipeline);
+// The layers of each stage: stored bytes (embedding counts for the first stage, head for the last)
+// in proportion to the stages' capacities, all alike when none are given. A stage may be empty.
+// Size = pipeline.
+std::vector<Range> stage_layers(const ModelConfig& config,
+                                const DTypeChoice& dtypes,
+                                int pipeline,
+                                const std::vector<double>& capacities = {});
+
+// Where a rank stands and how layers, experts and matrices are divided: everything shard_of()
+// needs. core/model/division.h makes it.
+struct Placement {
+  GridShape shape;
+  GridCoord coord;
+  std::vector<Range> stages;  // layers of each stage
+  ExpertPlacement experts;    // of this rank's exchange group
+  Numerics numerics = Numerics::kDefault;
+
+  Range layers() const { return stages[static_cast<size_t>(coord.pipeline)]; }
+};
 
 // This rank's part of a stored tensor, in stored rows and columns. A vector counts as one column:
 // its elements are rows, cols is [0, 1).
@@ -54,10 +71,7 @@ struct Slab {
 Slab shard_of(const TensorSpec& spec,
               StoredType type,
               const ModelConfig& config,
-              const GridShape& shape,
-              const GridCoord& coord,
-              const std::vector<Range>& stages,
-              Numerics numerics);
+              const Placement& placement);
 int64_t slab_bytes(const Slab& slab, StoredType type);
 
 }  // namespace glm

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "core/base/arena.h"
+#include "core/base/fault.h"
 
 namespace glm {
 namespace {
@@ -115,8 +116,7 @@ Weights::Weights(const ModelConfig& config,
   for (const TensorSpec& spec : specs) {
     const TensorEntry& entry = entry_of(index, spec);
     const StoredType type{entry.dtype, entry.packing};
-    const Slab slab = shard_of(
-        spec, type, config, placement.shape, placement.coord, placement.stages, placement.numerics);
+    const Slab slab = shard_of(spec, type, config, placement);
     if (slab.matrices.size() == 0 && slab.rows.empty() && slab.cols.size() == 0)
       continue;  // another stage holds it
     const Weight weight = local_weight(slab, type);
@@ -129,7 +129,9 @@ Weights::Weights(const ModelConfig& config,
   const Tensor memory = device.allocate(DType::kU8, {total});
   GLM_CHECK(device.is_host(), "weights of device {} need staging", device.name());
   WeightReader reader(index, verify);
-  int64_t used = 0;
+  const GridCoord& coord = placement.coord;
+  const int rank = grid_rank(placement.shape, coord.data, coord.pipeline, coord.tensor);
+  int64_t used = 0, n_read = 0;
   for (const TensorSpec& spec : specs) {
     const auto found = held_.find(spec.name);
     if (found == held_.end()) continue;
@@ -145,6 +147,7 @@ Weights::Weights(const ModelConfig& config,
     };
     weight.values = load(Plane::kValues, weight.n_matrices * weight.value_stride());
     weight.scales = load(Plane::kScales, weight.n_matrices * weight.scale_stride());
+    fault_point({"load", rank, ++n_read}, memory.slice(0, used));
   }
   bytes_read_ = reader.bytes_read();
   load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -14,16 +14,6 @@
 
 namespace glm {
 
-// Where a rank stands and how matrices are divided: everything shard_of() needs.
-struct Placement {
-  GridShape shape;
-  GridCoord coord;
-  std::vector<Range> stages;  // layers of each stage
-  Numerics numerics = Numerics::kDefault;
-
-  Range layers() const { return stages[static_cast<size_t>(coord.pipeline)]; }
-};
-
 // The stored types a model file states, by tensor name.
 std::map<std::string, StoredType, std::less<>> stored_types(const ModelIndex& index);
 

@@ -1,10 +1,9 @@
 // Slabs of all ranks of all small grids: each element of each tensor is held exactly as often as it
 // should be. SPDX-License-Identifier: MIT
-#include "core/model/shard.h"
-
 #include <algorithm>
 #include <numeric>
 
+#include "core/model/division.h"
 #include "parallel/process_grid.h"
 #include "tests/model/grid_samples.h"
 
@@ -193,14 +192,14 @@ int expected_copies(const TensorSpec& spec, const ModelConfig& config, const Gri
 void check_grid(const ModelConfig& config,
                 const GridShape& shape,
                 const DTypeChoice& dtypes,
-                Numerics numerics) {
-  const std::vector<Range> stages = stage_layers(config, dtypes, shape.pipeline);
+                Numerics numerics,
+                const Capacities& capacities = {}) {
+  const Division division = divide_model(config, dtypes, shape, capacities);
   for (const TensorSpec& spec : tensor_specs(config, config.family == Family::kGlm4Moe)) {
     const StoredType type = stored_type(spec, config, dtypes);
     Counter counter(spec);
     for (int rank = 0; rank < shape.world(); ++rank)
-      counter.add(shard_of(spec, type, config, shape, grid_coord(shape, rank), stages, numerics),
-                  type);
+      counter.add(shard_of(spec, type, config, division.placement(rank, numerics)), type);
     const int copies = expected_copies(spec, config, shape);
     SCOPED_TRACE(shape.text() + " " + spec.name);
     if (spec.split == Split::kQkv) {
@@ -239,16 +238,13 @@ TEST(ShardOf, ReproducibleModeNeverSplitsColumns) {
   const ModelConfig config = odd_models()[0];
   const DTypeChoice dtypes = default_dtypes(DType::kQ40);
   for (const GridShape& shape : legal_grids(6, true)) {
-    const std::vector<Range> stages = stage_layers(config, dtypes, shape.pipeline);
+    const Division division = divide_model(config, dtypes, shape);
     for (const TensorSpec& spec : tensor_specs(config, false))
       for (int rank = 0; rank < shape.world(); ++rank) {
         const Slab slab = shard_of(spec,
                                    stored_type(spec, config, dtypes),
                                    config,
-                                   shape,
-                                   grid_coord(shape, rank),
-                                   stages,
-                                   Numerics::kReproducible);
+                                   division.placement(rank, Numerics::kReproducible));
         if (slab.empty()) continue;
         EXPECT_EQ(slab.cols.size(), spec.dims.size() == 1 ? 1 : spec.cols()) << spec.name;
       }
@@ -258,17 +254,14 @@ TEST(ShardOf, ReproducibleModeNeverSplitsColumns) {
 TEST(ShardOf, GateAndUpRowsStayTogether) {
   const ModelConfig config = parsed(real_config(false));
   const GridShape shape{1, 1, 4, 1};
-  const std::vector<Range> stages = {{0, config.n_layers}};
+  const Division division = divide_model(config, default_dtypes(DType::kQ40), shape);
   const auto slab_of = [&](DType body, int rank) {
     for (const TensorSpec& spec : tensor_specs(config, false))
       if (spec.name == "layers.0.mlp.gate_up")
         return shard_of(spec,
                         stored_type(spec, config, default_dtypes(body)),
                         config,
-                        shape,
-                        grid_coord(shape, rank),
-                        stages,
-                        Numerics::kDefault);
+                        division.placement(rank, Numerics::kDefault));
     return Slab{};
   };
   // 10944 = 342 blocks of 32: 85 or 86 each.

@@ -33,11 +33,9 @@ void run_rank(Communicator& world,
   ProcessGrid grid(world, options.shape);
   const auto stored = stored_types(index);
   const DType body = stored.at("layers.0.attention.qkv").dtype;
-  Placement placement;
-  placement.shape = options.shape;
-  placement.coord = grid.coord();
-  placement.stages = stage_layers(config, default_dtypes(body), options.shape.pipeline);
-  placement.numerics = options.numerics;
+  const Placement placement =
+      divide_model(config, default_dtypes(body), options.shape, options.capacities)
+          .placement(world.rank(), options.numerics);
   ModelOptions model_options;
   model_options.limits = step_limits(options, requests.size());
   model_options.kv_dtype = options.kv_dtype;

@@ -9,6 +9,7 @@
 
 #include "core/engine/engine.h"
 #include "core/model/convert.h"
+#include "core/model/division.h"
 #include "core/model/model.h"
 #include "io/chat_template.h"
 #include "io/tokenizer.h"
@@ -17,6 +18,7 @@ namespace glm::testing_support {
 
 struct RunOptions {
   GridShape shape = {};
+  Capacities capacities = {};  // of each rank, relative; empty: all the same
   Numerics numerics = Numerics::kDefault;
   ExchangeKind exchange = ExchangeKind::kAuto;
   OpsKind ops = OpsKind::kAuto;
