@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <optional>
+#include <system_error>
 
 #include "apps/infer_run.h"
 #include "apps/infer_text.h"
@@ -44,8 +46,13 @@ Request make_request(const Job& job, const TextSide& text) {
 
 Leader::Leader(const Job& job, const ModelTexts& texts)
     : text(texts, job.config, job.source.path), request(make_request(job, text)) {
-  if (job.options.dump_logits)
-    logits = std::make_unique<LogitsWriter>(*job.options.dump_logits, job.config.vocab);
+  if (!job.options.dump_logits) return;
+  std::error_code ignored;  // of a file that does not exist yet
+  if (std::filesystem::equivalent(*job.options.dump_logits, job.source.path, ignored))
+    fail(ExitCode::kUsage,
+         "--dump-logits {} is the model file itself",
+         escaped(*job.options.dump_logits));
+  logits = std::make_unique<LogitsWriter>(*job.options.dump_logits, job.config.vocab);
 }
 
 Json answer_json(const Job& job,

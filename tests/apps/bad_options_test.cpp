@@ -148,6 +148,18 @@ TEST(BadGrid, OfOneRank) {
                {"--expert 2"});
 }
 
+TEST(BadModel, ATokenizerLargerThanTheVocabulary) {
+  const TempFolder folder("large_tokenizer");
+  std::filesystem::copy(test_data("golden/llama"), folder / "in");
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"})
+    std::filesystem::copy_file(test_data("tiny/") + name, folder / "in" / name);
+  const std::string path = folder / "model.h5";
+  expect_good(convert({folder / "in", path, "--dtype", "f32"}));
+  expect_error(
+      infer(0, {"--model", path, "--prompt", "x"}), 3, {"model.h5", "the vocabulary has 320"});
+  expect_good(infer(0, {"--model", path, "--tokens", "1,2", "--max-tokens", "2"}));
+}
+
 TEST(BadModel, Paths) {
   const TempFolder folder("bad_model");
   const auto model_error = [&](const std::string& path, int code, const std::string& text) {
@@ -175,6 +187,17 @@ TEST(BadOutput, LogitsFile) {
   output_error(folder.path());
   output_error("/proc/logits.h5");
   output_error("");
+}
+
+TEST(BadOutput, LogitsIntoTheModelFile) {
+  const TempFolder folder("over_model");
+  const std::string path = folder / "model.h5";
+  std::filesystem::copy_file(model_file("tiny", "q40"), path);
+  const std::string before = read_bytes(path);
+  std::filesystem::create_symlink("model.h5", folder / "link.h5");
+  for (const std::string& name : {path, std::string(folder / "link.h5")})
+    expect_usage({"--model", path, "--prompt", "x", "--dump-logits", name}, {"--dump-logits"});
+  EXPECT_EQ(read_bytes(path), before);
 }
 
 TEST(BadOutput, LogitsThatDoNotFitTheDisk) {

@@ -98,6 +98,9 @@ TEST_F(BadConvert, Configs) {
   with("\"rope_theta\": 500000.0", "\"rope_theta\": NaN");
   with("\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4.0}");
   with("{", "{{");
+  with("\"hidden_size\": 64", "\"hidden_size\": 64, \"hidden_size\": 128");
+  fs::resize_file(folder / "config.json", 100'000'000);  // sparse
+  expect({folder, out()}, 3, {"config.json"});
 }
 
 TEST_F(BadConvert, Outputs) {
