@@ -38,6 +38,15 @@ struct CommCounters {
   double seconds = 0;  // spent inside verbs, waiting included
 };
 
+// One buffer of an all-to-all: send_rows[p] rows of `in` for each peer p, recv_rows[p] rows of
+// `out` from each.
+struct AllToAllPart {
+  Tensor out;
+  std::span<const int64_t> recv_rows;
+  Tensor in;
+  std::span<const int64_t> send_rows;
+};
+
 // Posted messages between two ranks that are under way at once.
 constexpr int kMostPosted = 4;
 
@@ -63,6 +72,12 @@ class Communicator {
                           std::span<const int64_t> recv_rows,
                           Tensor in,
                           std::span<const int64_t> send_rows) = 0;
+  // The same in two calls and for several buffers at once. In between the rank computes; it calls
+  // no verb of any group, and leaves the buffers alone.
+  virtual void all_to_all_start(std::span<const AllToAllPart> parts) = 0;
+  virtual void all_to_all_wait() = 0;
+  // After an error: the buffers of a started call are not touched any more. Without one: nothing.
+  virtual void all_to_all_cancel() = 0;
   virtual void broadcast(Tensor inout, int root) = 0;
   virtual void send(Tensor in, int peer) = 0;
   virtual void recv(Tensor out, int peer) = 0;

@@ -4,15 +4,20 @@
 #include "parallel/expert_exchange.h"
 
 #include <algorithm>
-#include <bit>
+#include <array>
 #include <numeric>
+#include <optional>
 #include <vector>
+
+#include "parallel/output_return.h"
 
 namespace glm {
 namespace {
 
 // kAuto: up to so many rows one all-reduce costs less than three exchanges.
 constexpr int64_t kFewRows = 64;
+// Up to so many rows of a rank, all of them go to everybody: one exchange instead of three.
+constexpr int64_t kPaddedRows = 8;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -24,6 +29,11 @@ struct Sizes {
   int64_t received = 0;  // rows that arrive
 };
 
+OutputReturn::Sizes return_sizes(const ExpertExchange::Config& config, const Sizes& sizes) {
+  const bool may_share = config.kind != ExchangeKind::kAllToAll || !sizes.all_to_all;
+  return {may_share ? config.max_rows : sizes.own, sizes.received, config.hidden, config.top_k};
+}
+
 bool may_reduce(const GridShape& shape) { return shape.expert <= shape.tensor; }
 
 Sizes sizes_of(const GridShape& shape, const ExpertExchange::Config& config) {
@@ -32,33 +42,35 @@ Sizes sizes_of(const GridShape& shape, const ExpertExchange::Config& config) {
   sizes.own = ceil_div(config.max_rows, shape.tensor);
   const int64_t destinations =
       std::min<int64_t>(config.placement.n_shares, config.top_k) * config.placement.n_slices;
-  sizes.sent = sizes.own * destinations;
+  sizes.sent = std::max(sizes.own * destinations,
+                        std::min(sizes.own, kPaddedRows) * std::max(shape.tensor, shape.expert));
   sizes.received = config.max_rows * std::max(1, shape.expert / shape.tensor);
   return sizes;
 }
 
 }  // namespace
 
-int ExpertPlacement::share_of(int expert) const {
-  // begin() is monotone; the estimate is off by one at most.
-  auto share = static_cast<int>(int64_t{expert} * n_shares / n_experts);
-  while (share > 0 && expert < begin(share)) --share;
-  while (expert >= begin(share + 1)) ++share;
-  return share;
-}
-
 struct ExpertExchange::Impl {
   Impl(ProcessGrid& grid_in, Device& device_in, Ops& ops_in, const Config& config_in);
+  // Left by an error between start and finish: peers must not read what goes away now.
+  ~Impl() { grid.exchange().all_to_all_cancel(); }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
 
   Dispatched dispatch_shared(Tensor x, Tensor experts, Tensor weights);
-  Dispatched dispatch_rows(Tensor x, Tensor experts, Tensor weights);
+  void start_rows(Tensor x, Tensor experts, Tensor weights);
+  Dispatched finish_rows();
   void combine_shared(Tensor out, Tensor partial, Tensor shared);
   void combine_rows(Tensor out, Tensor partial, Tensor shared);
+  void combine_outputs(Tensor out, Tensor outputs, const ExpertGroups& groups, Tensor shared);
   void share_rows(int64_t rows);
+  bool padded_step();
   void read_routing(Tensor experts, Tensor weights);
-  void plan_rows();
   void exchange_counts();
-  void exchange_routing();
+  void split_arrived();
+  int64_t arriving() const {
+    return std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
+  }
   // Bytes that this rank has sent in the groups of the exchange.
   int64_t sent_bytes() {
     return grid.exchange().counters().sent_bytes + grid.tensor().counters().sent_bytes;
@@ -71,19 +83,23 @@ struct ExpertExchange::Impl {
   Sizes sizes;
   ExchangeCounters counters;
 
-  // Of the step between dispatch and combine.
+  // Of the step.
+  std::vector<int64_t> step_rows;  // per data rank; empty: not known
+
+  // Of the time between dispatch and combine.
   bool reduce = true;
   int64_t first_own = 0;  // own rows of x: [first_own, first_own + n_own)
   int64_t n_own = 0;
+  Dispatched local;    // reduce: what dispatch_finish() gives
+  Tensor own_weights;  // reproducible: [n_own, top_k]
 
+  RowPlan plan;
   // Per rank of the exchange group, or of the tensor group (share).
-  std::vector<int64_t> send_rows, recv_rows, ones, share;
+  std::vector<int64_t> recv_rows, ones, share;
   std::vector<int32_t> send_counts, recv_counts;
-  std::vector<int64_t> next;       // next free place per destination
-  std::vector<int64_t> last_seen;  // per share of the experts: last row that goes there
 
   // Host sides of small things. Routing: a row is top_k experts, then top_k weights as bits.
-  std::vector<int32_t> host_experts, host_index, send_routing, recv_routing, split_routing;
+  std::vector<int32_t> host_experts, host_masked, recv_routing, split_routing;
   std::vector<float> host_weights;
 
   Tensor masked;                  // [max_rows, top_k] i32
@@ -92,6 +108,7 @@ struct ExpertExchange::Impl {
   Tensor index;                   // [sent] i32: own row of each sent one
   Tensor zero_row, zero_index;    // [1, hidden], [own] i32
   Tensor own_sum, own_shared;     // [own, hidden]
+  std::optional<OutputReturn> outputs_back;
 };
 
 ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
@@ -102,7 +119,8 @@ ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
       device(device_in),
       ops(ops_in),
       config(config_in),
-      sizes(sizes_of(grid_in.shape(), config_in)) {
+      sizes(sizes_of(grid_in.shape(), config_in)),
+      plan(config_in.placement, config_in.top_k, sizes.all_to_all ? sizes.sent : 0) {
   const GridShape& shape = grid.shape();
   if (config.kind == ExchangeKind::kReduce && !may_reduce(shape))
     fail(ExitCode::kUsage,
@@ -117,25 +135,24 @@ ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
             config.placement.n_shares,
             config.placement.n_slices,
             shape.text());
-  share.resize(static_cast<size_t>(shape.tensor));
   const int64_t k = config.top_k;
   const auto count = [](int64_t n) { return static_cast<size_t>(n); };
+  share.resize(count(shape.tensor));
   if (may_reduce(shape) && shape.expert > 1)
     masked = device.allocate(DType::kI32, {config.max_rows, k});
   host_experts.resize(count(config.max_rows * k));
+  host_masked.resize(count(config.max_rows * k));
+  if (!config.output_widths.empty())
+    outputs_back.emplace(
+        grid, device, ops, config.placement, return_sizes(config, sizes), config.output_widths);
   if (!sizes.all_to_all) return;
 
-  const auto group = static_cast<size_t>(grid.exchange().size());
-  send_rows.resize(group);
+  const auto group = count(grid.exchange().size());
   recv_rows.resize(group);
-  next.resize(group);
   send_counts.resize(group);
   recv_counts.resize(group);
   ones.assign(group, 1);
-  last_seen.resize(count(config.placement.n_shares));
   host_weights.resize(count(sizes.own * k));
-  host_index.resize(count(sizes.sent));
-  send_routing.resize(count(sizes.sent * 2 * k));
   recv_routing.resize(count(sizes.received * 2 * k));
   split_routing.resize(count(sizes.received * 2 * k));
   experts_in = device.allocate(DType::kI32, {sizes.received, k});
@@ -154,18 +171,24 @@ ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
 ExpertExchange::Dispatched ExpertExchange::Impl::dispatch_shared(Tensor x,
                                                                  Tensor experts,
                                                                  Tensor weights) {
+  const int64_t rows = x.rows();
+  first_own = 0;
+  n_own = rows;
+  own_weights = weights;
+  if (grid.exchange().size() == 1 || (grid.shape().expert == 1 && !outputs_back))
+    return {x, experts, weights};
+  device.copy(host_tensor(host_experts.data(), DType::kI32, {rows, config.top_k}), experts);
+  device.wait();
   if (grid.shape().expert == 1) return {x, experts, weights};
   const auto n = static_cast<size_t>(experts.elements());
-  const Tensor host = host_tensor(host_experts.data(), DType::kI32, {x.rows(), config.top_k});
-  device.copy(host, experts);
-  device.wait();
   for (size_t i = 0; i < n; ++i) {
-    int32_t& expert = host_experts[i];
-    if (expert >= 0 && config.placement.share_of(expert) != grid.coord().expert) expert = -1;
+    const int32_t expert = host_experts[i];
+    const bool mine = expert >= 0 && config.placement.share_of(expert) == grid.coord().expert;
+    host_masked[i] = mine ? expert : -1;
   }
-  const Tensor local = masked.slice(0, x.rows());
-  device.copy(local, host);
-  return {x, local, weights};
+  const Tensor chosen = masked.slice(0, rows);
+  device.copy(chosen, host_tensor(host_masked.data(), DType::kI32, {rows, config.top_k}));
+  return {x, chosen, weights};
 }
 
 void ExpertExchange::Impl::combine_shared(Tensor out, Tensor partial, Tensor shared) {
@@ -193,50 +216,26 @@ void ExpertExchange::Impl::read_routing(Tensor experts, Tensor weights) {
   device.wait();
 }
 
-// Fills send_rows, host_index and send_routing: own rows by destination, ascending.
-void ExpertExchange::Impl::plan_rows() {
-  const ExpertPlacement& placement = config.placement;
-  const int64_t k = config.top_k;
-  // Calls visit(row, share) once for each share that holds an expert of the row.
-  const auto each_share = [&](const auto& visit) {
-    std::fill(last_seen.begin(), last_seen.end(), -1);
-    for (int64_t row = 0; row < n_own; ++row) {
-      for (int64_t j = 0; j < k; ++j) {
-        const int32_t expert = host_experts[static_cast<size_t>(row * k + j)];
-        if (expert < 0) continue;
-        const int to = placement.share_of(expert);
-        int64_t& seen = last_seen[static_cast<size_t>(to)];
-        if (seen == row) continue;
-        seen = row;
-        visit(row, to);
-      }
-    }
-  };
-  std::fill(send_rows.begin(), send_rows.end(), 0);
-  each_share([&](int64_t, int to) {
-    for (int slice = 0; slice < placement.n_slices; ++slice)
-      send_rows[static_cast<size_t>(to * placement.n_slices + slice)] += 1;
-  });
-  std::exclusive_scan(send_rows.begin(), send_rows.end(), next.begin(), int64_t{0});
-  each_share([&](int64_t row, int to) {
-    for (int slice = 0; slice < placement.n_slices; ++slice) {
-      const int64_t place = next[static_cast<size_t>(to * placement.n_slices + slice)]++;
-      host_index[static_cast<size_t>(place)] = static_cast<int32_t>(row);
-      int32_t* routing = send_routing.data() + place * 2 * k;
-      for (int64_t j = 0; j < k; ++j) {
-        const auto entry = static_cast<size_t>(row * k + j);
-        const int32_t expert = host_experts[entry];
-        const bool goes = expert >= 0 && placement.share_of(expert) == to;
-        routing[j] = goes ? expert : -1;
-        routing[k + j] = std::bit_cast<int32_t>(goes ? host_weights[entry] : 0.0f);
-      }
-    }
-  });
+// Whether messages have the size that the step's rows give them. All ranks of the group decide
+// alike. Fills recv_rows if so.
+bool ExpertExchange::Impl::padded_step() {
+  if (step_rows.empty()) return false;
+  const int64_t tensor = grid.shape().tensor;
+  const auto group = static_cast<int64_t>(recv_rows.size());
+  const int64_t first = grid.coord().data * tensor / group * group / tensor;
+  for (int64_t p = 0; p < group; ++p) {
+    const int64_t rows = step_rows[static_cast<size_t>(first + p / tensor)];
+    const int64_t t = p % tensor;
+    const int64_t own = rows * (t + 1) / tensor - rows * t / tensor;
+    if (own > kPaddedRows) return false;
+    recv_rows[static_cast<size_t>(p)] = own;
+  }
+  return true;
 }
 
 void ExpertExchange::Impl::exchange_counts() {
-  const auto group = static_cast<int64_t>(send_rows.size());
-  std::transform(send_rows.begin(), send_rows.end(), send_counts.begin(), [](int64_t rows) {
+  const auto group = static_cast<int64_t>(recv_rows.size());
+  std::transform(plan.sent().begin(), plan.sent().end(), send_counts.begin(), [](int64_t rows) {
     return static_cast<int32_t>(rows);
   });
   grid.exchange().all_to_all(host_tensor(recv_counts.data(), DType::kI32, {group, 1}),
@@ -244,60 +243,64 @@ void ExpertExchange::Impl::exchange_counts() {
                              host_tensor(send_counts.data(), DType::kI32, {group, 1}),
                              ones);
   std::copy(recv_counts.begin(), recv_counts.end(), recv_rows.begin());
-  const int64_t arriving = std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
-  GLM_CHECK(arriving <= sizes.received, "{} rows for a buffer of {}", arriving, sizes.received);
 }
 
-// Experts and weights of the rows that arrive, to experts_in and weights_in.
-void ExpertExchange::Impl::exchange_routing() {
+// Experts and weights of the rows that arrived, to experts_in and weights_in.
+void ExpertExchange::Impl::split_arrived() {
   const int64_t k = config.top_k;
-  const int64_t sent = std::accumulate(send_rows.begin(), send_rows.end(), int64_t{0});
-  const int64_t arriving = std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
-  grid.exchange().all_to_all(host_tensor(recv_routing.data(), DType::kI32, {arriving, 2 * k}),
-                             recv_rows,
-                             host_tensor(send_routing.data(), DType::kI32, {sent, 2 * k}),
-                             send_rows);
+  const int64_t n = arriving();
   // From rows of experts and weights to all experts, then all weights.
   int32_t* split = split_routing.data();
-  for (int64_t row = 0; row < arriving; ++row) {
+  for (int64_t row = 0; row < n; ++row) {
     const int32_t* joined = recv_routing.data() + row * 2 * k;
     std::copy_n(joined, k, split + row * k);
-    std::copy_n(joined + k, k, split + (arriving + row) * k);
+    std::copy_n(joined + k, k, split + (n + row) * k);
   }
-  device.copy(experts_in.slice(0, arriving), host_tensor(split, DType::kI32, {arriving, k}));
-  device.copy(weights_in.slice(0, arriving),
-              host_tensor(split + arriving * k, DType::kF32, {arriving, k}));
+  device.copy(experts_in.slice(0, n), host_tensor(split, DType::kI32, {n, k}));
+  device.copy(weights_in.slice(0, n), host_tensor(split + n * k, DType::kF32, {n, k}));
 }
 
-ExpertExchange::Dispatched ExpertExchange::Impl::dispatch_rows(Tensor x,
-                                                               Tensor experts,
-                                                               Tensor weights) {
+void ExpertExchange::Impl::start_rows(Tensor x, Tensor experts, Tensor weights) {
   share_rows(x.rows());
   read_routing(experts, weights);
-  plan_rows();
-  exchange_counts();
-  exchange_routing();
-  const int64_t sent = std::accumulate(send_rows.begin(), send_rows.end(), int64_t{0});
-  const int64_t arriving = std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
-  device.copy(index.slice(0, sent), host_tensor(host_index.data(), DType::kI32, {sent}));
+  own_weights = weights.slice(first_own, n_own);
+  const bool padded = padded_step();
+  plan.make(host_experts, host_weights, n_own, padded);
+  if (!padded) exchange_counts();
+  const int64_t k = config.top_k, sent = plan.n_sent(), n = arriving();
+  GLM_CHECK(n <= sizes.received, "{} rows for a buffer of {}", n, sizes.received);
+  device.copy(index.slice(0, sent), host_tensor(plan.index().data(), DType::kI32, {sent}));
   ops.gather_rows(rows_out.slice(0, sent), x.slice(first_own, n_own), index.slice(0, sent));
-  grid.exchange().all_to_all(
-      rows_in.slice(0, arriving), recv_rows, rows_out.slice(0, sent), send_rows);
-  counters.rows_sent += sent - send_rows[static_cast<size_t>(grid.exchange().rank())];
-  return {rows_in.slice(0, arriving), experts_in.slice(0, arriving), weights_in.slice(0, arriving)};
+  const std::array<AllToAllPart, 2> parts = {
+      AllToAllPart{host_tensor(recv_routing.data(), DType::kI32, {n, 2 * k}),
+                   recv_rows,
+                   host_tensor(plan.routing().data(), DType::kI32, {sent, 2 * k}),
+                   plan.sent()},
+      AllToAllPart{rows_in.slice(0, n), recv_rows, rows_out.slice(0, sent), plan.sent()}};
+  grid.exchange().all_to_all_start(parts);
+  const auto self = static_cast<size_t>(grid.exchange().rank());
+  for (size_t p = 0; p < plan.needed().size(); ++p)
+    if (p != self) counters.rows_sent += plan.needed()[p];
+}
+
+ExpertExchange::Dispatched ExpertExchange::Impl::finish_rows() {
+  grid.exchange().all_to_all_wait();
+  split_arrived();
+  const int64_t n = arriving();
+  return {rows_in.slice(0, n), experts_in.slice(0, n), weights_in.slice(0, n)};
 }
 
 void ExpertExchange::Impl::combine_rows(Tensor out, Tensor partial, Tensor shared) {
   const bool alone = grid.shape().tensor == 1;  // own rows are all rows
-  const int64_t sent = std::accumulate(send_rows.begin(), send_rows.end(), int64_t{0});
-  const Tensor returned = rows_out.slice(0, sent);
-  grid.exchange().all_to_all(returned, send_rows, partial, recv_rows);
+  const Tensor returned = rows_out.slice(0, plan.n_sent());
+  grid.exchange().all_to_all(returned, plan.sent(), partial, recv_rows);
   const Tensor sum = alone ? out : own_sum.slice(0, n_own);
   ops.gather_rows(sum, zero_row, zero_index.slice(0, n_own));
   int64_t first = 0;
-  for (const int64_t rows : send_rows) {
+  for (size_t p = 0; p < plan.sent().size(); ++p) {
+    const int64_t rows = plan.needed()[p];
     ops.scatter_add_rows(sum, returned.slice(first, rows), index.slice(first, rows));
-    first += rows;
+    first += plan.sent()[p];
   }
   if (!shared.absent()) {
     const Tensor part = alone ? shared : own_shared.slice(0, n_own);
@@ -307,6 +310,19 @@ void ExpertExchange::Impl::combine_rows(Tensor out, Tensor partial, Tensor share
   if (!alone) grid.tensor().all_gather(out, sum, share);
 }
 
+void ExpertExchange::Impl::combine_outputs(Tensor out,
+                                           Tensor outputs,
+                                           const ExpertGroups& groups,
+                                           Tensor shared) {
+  const bool all_rows = reduce || grid.shape().tensor == 1;
+  const Tensor sum = all_rows ? out : own_sum.slice(0, n_own);
+  const std::span<const int64_t> from =
+      reduce ? std::span<const int64_t>() : std::span<const int64_t>(recv_rows);
+  outputs_back->run(sum, {outputs, groups, from}, host_experts, own_weights);
+  if (!shared.absent()) ops.add(sum, shared.slice(first_own, n_own));
+  if (!all_rows) grid.tensor().all_gather(out, sum, share);
+}
+
 // --- the class
 
 ExpertExchange::ExpertExchange(ProcessGrid& grid, Device& device, Ops& ops, const Config& config)
@@ -314,7 +330,19 @@ ExpertExchange::ExpertExchange(ProcessGrid& grid, Device& device, Ops& ops, cons
 
 ExpertExchange::~ExpertExchange() = default;
 
+void ExpertExchange::begin_step(std::span<const int64_t> rows_of_data_rank) {
+  GLM_CHECK(rows_of_data_rank.size() == static_cast<size_t>(impl_->grid.shape().data),
+            "rows of {} data ranks",
+            rows_of_data_rank.size());
+  impl_->step_rows.assign(rows_of_data_rank.begin(), rows_of_data_rank.end());
+}
+
 ExpertExchange::Dispatched ExpertExchange::dispatch(Tensor x, Tensor experts, Tensor weights) {
+  dispatch_start(x, experts, weights);
+  return dispatch_finish();
+}
+
+void ExpertExchange::dispatch_start(Tensor x, Tensor experts, Tensor weights) {
   const Config& config = impl_->config;
   GLM_CHECK(x.rows() <= config.max_rows && x.cols() == config.hidden &&
                 experts.rows() == x.rows() && experts.cols() == config.top_k &&
@@ -324,25 +352,47 @@ ExpertExchange::Dispatched ExpertExchange::dispatch(Tensor x, Tensor experts, Te
             experts.shape_text(),
             weights.shape_text(),
             config.max_rows);
+  const auto data = static_cast<size_t>(impl_->grid.coord().data);
+  GLM_CHECK(impl_->step_rows.empty() || impl_->step_rows[data] == x.rows(),
+            "dispatch of {} rows in a step of {}",
+            x.rows(),
+            impl_->step_rows[data]);
   // Ranks of a tensor group have the same rows, so all of them decide alike.
   const bool few =
       config.kind == ExchangeKind::kAuto && may_reduce(impl_->grid.shape()) && x.rows() <= kFewRows;
   impl_->reduce = !impl_->sizes.all_to_all || few;
   impl_->counters.dispatch_calls += 1;
   const int64_t before = impl_->sent_bytes();
-  const Dispatched result = impl_->reduce ? impl_->dispatch_shared(x, experts, weights)
-                                          : impl_->dispatch_rows(x, experts, weights);
+  if (impl_->reduce)
+    impl_->local = impl_->dispatch_shared(x, experts, weights);
+  else
+    impl_->start_rows(x, experts, weights);
   impl_->counters.bytes_sent += impl_->sent_bytes() - before;
-  return result;
+}
+
+ExpertExchange::Dispatched ExpertExchange::dispatch_finish() {
+  return impl_->reduce ? impl_->local : impl_->finish_rows();
 }
 
 void ExpertExchange::combine(Tensor out, Tensor partial, Tensor shared) {
+  GLM_CHECK(!impl_->outputs_back, "partial sums in reproducible mode");
   impl_->counters.combine_calls += 1;
   const int64_t before = impl_->sent_bytes();
   if (impl_->reduce)
     impl_->combine_shared(out, partial, shared);
   else
     impl_->combine_rows(out, partial, shared);
+  impl_->counters.bytes_sent += impl_->sent_bytes() - before;
+}
+
+void ExpertExchange::combine_outputs(Tensor out,
+                                     Tensor outputs,
+                                     const ExpertGroups& groups,
+                                     Tensor shared) {
+  GLM_CHECK(impl_->outputs_back.has_value(), "outputs of experts in default mode");
+  impl_->counters.combine_calls += 1;
+  const int64_t before = impl_->sent_bytes();
+  impl_->combine_outputs(out, outputs, groups, shared);
   impl_->counters.bytes_sent += impl_->sent_bytes() - before;
 }
 
@@ -356,9 +406,14 @@ int64_t ExpertExchange::buffer_bytes(const GridShape& shape, const Config& confi
   const Sizes sizes = sizes_of(shape, config);
   const int64_t k = config.top_k;
   const int64_t masked = may_reduce(shape) && shape.expert > 1 ? config.max_rows * k : 0;
-  if (!sizes.all_to_all) return 4 * masked;
+  const int64_t back =
+      config.output_widths.empty()
+          ? 0
+          : OutputReturn::buffer_bytes(shape, config.placement, return_sizes(config, sizes));
+  if (!sizes.all_to_all) return 4 * masked + back;
   const int64_t rows = sizes.sent + sizes.received + 1 + 2 * sizes.own;
-  return 4 * (masked + rows * config.hidden + 2 * sizes.received * k + sizes.sent + sizes.own);
+  return back +
+         4 * (masked + rows * config.hidden + 2 * sizes.received * k + sizes.sent + sizes.own);
 }
 
 }  // namespace glm

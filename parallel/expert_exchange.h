@@ -7,15 +7,19 @@
 //             holds one of its experts, with the list of those experts; partial sums come back and
 //             are added in ascending rank order.
 // Either way the caller sees rows with a list of *local* experts, computes one partial sum per row,
-// and hands it back. SPDX-License-Identifier: MIT
+// and hands it back; in reproducible mode it hands back each expert's output instead, and the sums
+// are made where they are needed. SPDX-License-Identifier: MIT
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "core/base/arena.h"
 #include "kernels/ops.h"
 #include "parallel/process_grid.h"
+#include "parallel/row_plan.h"
 
 namespace glm {
 
@@ -26,16 +30,6 @@ struct ExchangeCounters {
   int64_t combine_calls = 0;
   int64_t rows_sent = 0;   // to other ranks, by dispatch; a row counts once per destination
   int64_t bytes_sent = 0;  // by dispatch and combine, sums over the tensor group included
-};
-
-// Who holds expert e: ranks [first, first + n) of the exchange group (n = slices of its columns).
-struct ExpertPlacement {
-  int n_experts = 0;
-  int n_shares = 1;  // GridShape::expert
-  int n_slices = 1;
-  // Experts of share s: [begin(s), begin(s + 1)), uneven counts allowed, shares may be empty.
-  int begin(int share) const { return static_cast<int>(int64_t{n_experts} * share / n_shares); }
-  int share_of(int expert) const;
 };
 
 class ExpertExchange {
@@ -50,6 +44,9 @@ class ExpertExchange {
     // kAuto: reduce for up to 64 rows where tokens are shared. kReduce needs expert <= tensor:
     // Error(kUsage) otherwise. expert 1 has nothing to dispatch and always reduces.
     ExchangeKind kind = ExchangeKind::kAuto;
+    // Reproducible mode: columns of an expert's output that each slice computes; outputs travel
+    // unsummed, combine_outputs() is the way back. Empty: partial sums travel, combine() is.
+    std::vector<int64_t> output_widths;
   };
   ExpertExchange(ProcessGrid& grid, Device& device, Ops& ops, const Config& config);
   ~ExpertExchange();
@@ -61,13 +58,25 @@ class ExpertExchange {
     Tensor experts;  // [R, top_k] i32
     Tensor weights;  // [R, top_k] f32
   };
+  // Rows of each data rank in the step that begins. With few of them messages have a size that all
+  // ranks know, and no counts are exchanged. Before it is called the first time, they always are.
+  void begin_step(std::span<const int64_t> rows_of_data_rank);
+
   // x [T, hidden], experts and weights [T, top_k] as routed. The result is valid until combine().
   Dispatched dispatch(Tensor x, Tensor experts, Tensor weights);
+  // The same in two calls; rows travel in between, while the rank computes. It calls no verb of any
+  // group there.
+  void dispatch_start(Tensor x, Tensor experts, Tensor weights);
+  Dispatched dispatch_finish();
 
   // partial [R, hidden]: sum of the local experts of each dispatched row. shared [T, hidden]: this
   // tensor rank's part of the shared expert for all rows of x, or absent. out [T, hidden] := the
   // whole sum, on every tensor rank.
   void combine(Tensor out, Tensor partial, Tensor shared);
+  // Reproducible mode. outputs [groups.capacity, this slice's columns]: of each assignment of the
+  // dispatched rows. shared [T, hidden]: the whole output of the shared expert, or absent. out :=
+  // ((w1 o1 + w2 o2) + ...) + shared, in ascending expert index.
+  void combine_outputs(Tensor out, Tensor outputs, const ExpertGroups& groups, Tensor shared);
 
   const ExchangeCounters& counters() const;
   // Upper bound of R, for scratch.

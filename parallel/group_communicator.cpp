@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "core/base/device.h"
+#include "parallel/group_call.h"
 
 namespace glm {
 namespace {
@@ -31,34 +32,6 @@ int64_t total(std::span<const int64_t> rows) {
 bool on_host(Tensor tensor) { return tensor.device == nullptr || tensor.device->is_host(); }
 
 }  // namespace
-
-// One verb: numbers it, and adds it to counters and trace.
-class GroupCommunicator::Call {
- public:
-  // span: "comm." and the name of the verb.
-  Call(GroupCommunicator& group, const char* span)
-      : group_(group), span_(span), start_(Trace::Clock::now()), sent_(group.counters_.sent_bytes) {
-    group_.verb_ = span + 5;
-    group_.sequence_ += 1;
-    group_.counters_.calls += 1;
-    group_.transfers_.clear();
-  }
-  ~Call() {
-    const double seconds = std::chrono::duration<double>(Trace::Clock::now() - start_).count();
-    group_.counters_.seconds += seconds;
-    if (group_.options_.trace != nullptr)
-      group_.options_.trace->add(
-          span_, seconds, {static_cast<double>(group_.counters_.sent_bytes - sent_), 0});
-  }
-  Call(const Call&) = delete;
-  Call& operator=(const Call&) = delete;
-
- private:
-  GroupCommunicator& group_;
-  const char* span_;
-  Trace::Clock::time_point start_;
-  int64_t sent_;
-};
 
 GroupCommunicator::GroupCommunicator(std::shared_ptr<Transport> transport,
                                      std::vector<int> members,
@@ -307,23 +280,20 @@ void GroupCommunicator::reduce_scatter_sum(Tensor out, Tensor in, std::span<cons
   give_back(out, kOut);
 }
 
-void GroupCommunicator::all_to_all(Tensor out,
-                                   std::span<const int64_t> recv_rows,
-                                   Tensor in,
-                                   std::span<const int64_t> send_rows) {
-  Call call(*this, "comm.all_to_all");
-  GLM_CHECK(recv_rows.size() == members_.size() && send_rows.size() == members_.size() &&
-                out.dtype == in.dtype && out.rows() == total(recv_rows) &&
-                in.rows() == total(send_rows) &&
-                (out.cols() == in.cols() || out.elements() == 0 || in.elements() == 0),
+void GroupCommunicator::add_part(const AllToAllPart& part, Side side) {
+  GLM_CHECK(part.recv_rows.size() == members_.size() && part.send_rows.size() == members_.size() &&
+                part.out.dtype == part.in.dtype && part.out.rows() == total(part.recv_rows) &&
+                part.in.rows() == total(part.send_rows) &&
+                (part.out.cols() == part.in.cols() || part.out.elements() == 0 ||
+                 part.in.elements() == 0),
             "all_to_all of {} to {}",
-            in.shape_text(),
-            out.shape_text());
-  const std::byte* source = host_in(in, kIn);
-  std::byte* target = host_out(out, kOut);
+            part.in.shape_text(),
+            part.out.shape_text());
+  const std::byte* source = host_in(part.in, side + kIn);
+  std::byte* target = host_out(part.out, side + kOut);
   for (int peer = 0; peer < size(); ++peer) {
-    const int64_t sent = send_rows[static_cast<size_t>(peer)] * row_bytes(in);
-    const int64_t received = recv_rows[static_cast<size_t>(peer)] * row_bytes(out);
+    const int64_t sent = part.send_rows[static_cast<size_t>(peer)] * row_bytes(part.in);
+    const int64_t received = part.recv_rows[static_cast<size_t>(peer)] * row_bytes(part.out);
     if (peer == rank_) {
       GLM_CHECK(sent == received, "all_to_all: {} bytes to self, {} expected", sent, received);
       copy_bytes(target, source, sent);
@@ -334,8 +304,43 @@ void GroupCommunicator::all_to_all(Tensor out,
     source += sent;
     target += received;
   }
+}
+
+void GroupCommunicator::all_to_all(Tensor out,
+                                   std::span<const int64_t> recv_rows,
+                                   Tensor in,
+                                   std::span<const int64_t> send_rows) {
+  Call call(*this, "comm.all_to_all");
+  add_part({out, recv_rows, in, send_rows}, 0);
   run();
   give_back(out, kOut);
+}
+
+void GroupCommunicator::all_to_all_start(std::span<const AllToAllPart> parts) {
+  Call call(*this, "comm.all_to_all");
+  GLM_CHECK(parts.size() <= kMaxParts, "all_to_all of {} buffers", parts.size());
+  started_out_ = {};
+  for (size_t i = 0; i < parts.size(); ++i) {
+    add_part(parts[i], 2 * i);
+    started_out_[i] = parts[i].out;
+  }
+  progress_.start(*transport_, tag_, transfers_, {verb_, &name_, sequence_}, options_);
+  started_ = true;
+}
+
+void GroupCommunicator::all_to_all_wait() {
+  GLM_CHECK(started_, "all_to_all_wait of group {} without a start", name_);
+  Call call(*this, "comm.all_to_all", Call::Rest());
+  started_ = false;
+  progress_.finish(*transport_, transfers_, {verb_, &name_, sequence_}, options_);
+  transfers_.clear();
+  for (size_t i = 0; i < kMaxParts; ++i)
+    if (!started_out_[i].absent()) give_back(started_out_[i], 2 * i + kOut);
+}
+
+void GroupCommunicator::all_to_all_cancel() {
+  if (started_ && transport_->under_way()) transport_->give_up();
+  started_ = false;
 }
 
 void GroupCommunicator::broadcast(Tensor inout, int root) {

@@ -36,6 +36,9 @@ class GroupCommunicator final : public Communicator {
                   std::span<const int64_t> recv_rows,
                   Tensor in,
                   std::span<const int64_t> send_rows) override;
+  void all_to_all_start(std::span<const AllToAllPart> parts) override;
+  void all_to_all_wait() override;
+  void all_to_all_cancel() override;
   void broadcast(Tensor inout, int root) override;
   void send(Tensor in, int peer) override;
   void recv(Tensor out, int peer) override;
@@ -48,7 +51,10 @@ class GroupCommunicator final : public Communicator {
 
  private:
   class Call;
-  enum Side : size_t { kIn, kOut };
+  // Which of the copies of device tensors; all-to-all has two for each of its parts.
+  using Side = size_t;
+  static constexpr Side kIn = 0, kOut = 1;
+  static constexpr size_t kMaxParts = 2;
 
   // The tensor's bytes in the host's memory. Of a device tensor: a copy, made by host_in; what was
   // written to it reaches the device by give_back.
@@ -60,6 +66,7 @@ class GroupCommunicator final : public Communicator {
   void add_recv(int peer, std::byte* data, int64_t bytes);
   // Runs what was added.
   void run();
+  void add_part(const AllToAllPart& part, Side side);
 
   void gather_bytes(std::byte* out, const std::byte* in, std::span<const int64_t> bytes);
   void sum_small(float* data, int64_t count);
@@ -87,7 +94,9 @@ class GroupCommunicator final : public Communicator {
   std::vector<Transfer> transfers_;
   std::vector<int64_t> begin_, count_;
   std::unique_ptr<float[]> stage_;  // pieces of other ranks, before they are summed
-  std::array<std::vector<std::byte>, 2> device_stage_;
+  std::array<std::vector<std::byte>, 2 * kMaxParts> device_stage_;
+  bool started_ = false;                       // all_to_all
+  std::array<Tensor, kMaxParts> started_out_;  // its results
 };
 
 }  // namespace glm

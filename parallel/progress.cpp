@@ -125,16 +125,43 @@ void Progress::run(Transport& transport,
                    std::span<const Transfer> transfers,
                    const Operation& operation,
                    const CommOptions& options) {
+  start(transport, tag, transfers, operation, options);
+  finish(transport, transfers, operation, options);
+}
+
+void Progress::start(Transport& transport,
+                     int tag,
+                     std::span<const Transfer> transfers,
+                     const Operation& operation,
+                     const CommOptions& options) {
+  GLM_CHECK(!transport.under_way(),
+            "{} of group {} before the rank has waited for its all_to_all",
+            operation.verb,
+            *operation.group);
   if (transfers.empty()) return;
   done_.assign(transfers.size(), 0);
   transport.note(operation.verb, options.context);
+  transport.set_under_way(true);
   try {
     transport.start(tag, transfers);
-    wait(transport, transfers, operation, options);
   } catch (...) {
-    transport.cancel();
+    transport.give_up();
     throw;
   }
+}
+
+void Progress::finish(Transport& transport,
+                      std::span<const Transfer> transfers,
+                      const Operation& operation,
+                      const CommOptions& options) {
+  if (transfers.empty()) return;
+  try {
+    wait(transport, transfers, operation, options);
+  } catch (...) {
+    transport.give_up();
+    throw;
+  }
+  transport.set_under_way(false);
 }
 
 void Progress::post(Transport& transport,

@@ -31,6 +31,17 @@ class Progress {
            std::span<const Transfer> transfers,
            const Operation& operation,
            const CommOptions& options);
+  // The two halves of run(); the transfers stay where they are in between. One set is under way on
+  // a transport at a time.
+  void start(Transport& transport,
+             int tag,
+             std::span<const Transfer> transfers,
+             const Operation& operation,
+             const CommOptions& options);
+  void finish(Transport& transport,
+              std::span<const Transfer> transfers,
+              const Operation& operation,
+              const CommOptions& options);
 
   // Returns when the transport has taken the bytes over.
   void post(Transport& transport,

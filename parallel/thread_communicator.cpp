@@ -111,7 +111,8 @@ class ThreadTransport final : public Transport {
     for (size_t i = 0; i < transfers_.size(); ++i) {
       if (done[i] != 0) continue;
       const Transfer& transfer = transfers_[i];
-      if (transfer.receive ? !take(transfer) : !letters_[i].taken.load()) continue;
+      if (transfer.receive ? !next_of_peer(i, done) || !take(transfer) : !letters_[i].taken.load())
+        continue;
       done[i] = 1;
       moved = true;
     }
@@ -135,6 +136,14 @@ class ThreadTransport final : public Transport {
     if (const int failed = world_.failed(); failed >= 0)
       throw ReleasedError(ExitCode::kCommunication,
                           fmt::format("rank {} gave up because rank {} failed", rank_, failed));
+  }
+
+  // Letters of a peer are for its transfers in their order.
+  bool next_of_peer(size_t i, std::span<const uint8_t> done) const {
+    for (size_t j = 0; j < i; ++j)
+      if (done[j] == 0 && transfers_[j].receive && transfers_[j].peer == transfers_[i].peer)
+        return false;
+    return true;
   }
 
   // Copies the oldest letter of the peer with our tag, if there is one. Under the lock, so that

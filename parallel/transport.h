@@ -55,6 +55,14 @@ class Transport {
   // Moves what was posted on.
   virtual void progress() {}
 
+  // Whether a set was started and neither finished nor given up.
+  bool under_way() const { return under_way_; }
+  void set_under_way(bool under_way) { under_way_ = under_way; }
+  void give_up() {
+    cancel();
+    under_way_ = false;
+  }
+
   // More ranks than cores on this host: a waiting rank gives its core away at once.
   virtual bool crowded() const = 0;
   // "rank 2 (host n1)".
@@ -69,6 +77,7 @@ class Transport {
 
  private:
   int next_tag_ = 1;
+  bool under_way_ = false;
 };
 
 }  // namespace glm

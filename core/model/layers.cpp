@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/base/fault.h"
+
 namespace glm {
 namespace {
 
@@ -31,10 +33,10 @@ Tensor take(Runtime& run, int64_t rows, int64_t cols) {
   return run.arena.take(DType::kF32, {rows, cols});
 }
 
-// Columns [T, widths[rank]] of every tensor rank, side by side: [T, sum of widths].
-void gather_columns(Runtime& run, Tensor out, Tensor in, const std::vector<int64_t>& widths) {
+// Columns [T, widths[rank]] of every rank of a group, side by side: [T, sum of widths].
+void gather_columns(
+    Runtime& run, Communicator& group, Tensor out, Tensor in, const std::vector<int64_t>& widths) {
   ArenaScope scope(run.arena);
-  Communicator& group = run.grid.tensor();
   std::vector<int64_t> elements;
   for (const int64_t width : widths) elements.push_back(in.rows() * width);
   const Tensor slices = run.arena.take(DType::kF32, {out.elements()});
@@ -87,13 +89,13 @@ void ReducedLinear::forward(Tensor out, Tensor in) {
   const int tensor = run_.placement.shape.tensor;
   const Tensor whole =
       take(run_, in.rows(), std::accumulate(widths_.begin(), widths_.end(), int64_t{0}));
-  gather_columns(run_, whole, in, widths_);
+  gather_columns(run_, run_.grid.tensor(), whole, in, widths_);
   std::vector<int64_t> out_widths;
   for (int t = 0; t < tensor; ++t)
     out_widths.push_back(even_share(run_.config.hidden, kTileRows, t, tensor).size());
   const Tensor part = take(run_, in.rows(), weight_.rows);
   run_.ops.linear(part, whole, weight_);
-  gather_columns(run_, out, part, out_widths);
+  gather_columns(run_, run_.grid.tensor(), out, part, out_widths);
 }
 
 // --- Attention
@@ -149,11 +151,6 @@ void Mlp::forward(Tensor out, Tensor n) {
   down_.forward(out, hidden(n));
 }
 
-void Mlp::forward_partial(Tensor out, Tensor n) {
-  ArenaScope scope(run_.arena);
-  down_.forward_partial(out, hidden(n));
-}
-
 // --- Moe
 // -------------------------------------------------------------------------------------------------------------
 
@@ -179,26 +176,36 @@ void Moe::forward(Tensor out, Tensor n) {
   run_.ops.linear(logits, n, router_);
   run_.ops.route(experts, weights, logits, router_bias_, run_.config.router);
 
+  const int rank = run_.grid.world().rank();
   run_.where.part = "dispatch";
-  const ExpertExchange::Dispatched mine = exchange_.dispatch(n, experts, weights);
-  Tensor shared;
+  fault_point({"dispatch", rank, run_.where.step, run_.where.layer}, n);
+  exchange_.dispatch_start(n, experts, weights);
+  Tensor h, shared;  // computed while rows travel
   if (shared_ != nullptr) {
+    h = shared_->hidden(n);
     shared = take(run_, rows, n.cols());
-    shared_->forward_partial(shared, n);
+    if (!unsummed()) shared_->down().forward_partial(shared, h);
   }
+  run_.where.part = "dispatch";
+  const ExpertExchange::Dispatched mine = exchange_.dispatch_finish();
   run_.where.part = "experts";
-  const Tensor partial = local_experts(mine);
+  if (shared_ != nullptr && unsummed()) shared_->down().forward(shared, h);
+  const Outputs outputs = local_experts(mine);
   run_.where.part = "combine";
+  fault_point({"combine", rank, run_.where.step, run_.where.layer}, outputs.rows);
+  if (unsummed()) {
+    exchange_.combine_outputs(out, outputs.rows, outputs.groups, shared);
+    return;
+  }
+  const Tensor partial = take(run_, mine.x.rows(), n.cols());
+  run_.ops.combine(partial, outputs.rows, outputs.groups);
   exchange_.combine(out, partial, shared);
 }
 
-// The weighted sum of this rank's experts for each dispatched row; taken from the caller's arena
-// scope.
-Tensor Moe::local_experts(const ExpertExchange::Dispatched& in) {
+// Taken from the caller's arena scope.
+Moe::Outputs Moe::local_experts(const ExpertExchange::Dispatched& in) {
   const int64_t rows = in.x.rows();
   const int64_t top_k = in.experts.cols();
-  const Tensor partial = take(run_, rows, in.x.cols());
-  ArenaScope scope(run_.arena);
   ExpertGroups groups;
   groups.n_experts = static_cast<int>(experts_.gate_up().n_matrices);
   groups.capacity = rows * top_k;
@@ -206,16 +213,32 @@ Tensor Moe::local_experts(const ExpertExchange::Dispatched& in) {
   groups.rows = run_.arena.take(DType::kI32, {groups.capacity});
   groups.order = run_.arena.take(DType::kI32, {rows, top_k});
   groups.weights = take(run_, rows, top_k);
-  const ExpertPlacement placement{run_.config.router.n_experts,
-                                  run_.placement.shape.expert,
-                                  expert_slices(run_.placement.shape)};
-  run_.ops.group_rows(groups, in.experts, in.weights, placement.begin(run_.placement.coord.expert));
-  const Tensor h = take(run_, groups.capacity, experts_.gate_up().rows / 2);
+  const int first_expert = run_.placement.experts.begin(run_.placement.coord.expert);
+  run_.ops.group_rows(groups, in.experts, in.weights, first_expert);
+  Tensor h = take(run_, groups.capacity, experts_.gate_up().rows / 2);
   run_.ops.expert_gate_up(h, in.x, groups, experts_.gate_up());
-  const Tensor outputs = take(run_, groups.capacity, in.x.cols());
+  if (unsummed()) h = gathered(groups, h);
+  const Tensor outputs = take(run_, groups.capacity, experts_.down().rows);
   run_.ops.expert_down(outputs, h, groups, experts_.down());
-  run_.ops.combine(partial, outputs, groups);
-  return partial;
+  return {groups, outputs};
+}
+
+// The slices of the experts' hidden rows side by side: the ranks that slice the same experts have
+// the same assignments.
+Tensor Moe::gathered(const ExpertGroups& groups, Tensor h) {
+  Communicator& slices = run_.grid.slices();
+  if (slices.size() == 1) return h;
+  int32_t n = 0;
+  run_.arena.device().copy(host_tensor(&n, DType::kI32, {1}),
+                           groups.offsets.slice(groups.n_experts, 1));
+  run_.arena.device().wait();
+  const Tensor whole = take(run_, groups.capacity, run_.config.moe_intermediate);
+  gather_columns(run_,
+                 slices,
+                 whole.slice(0, n),
+                 h.slice(0, n),
+                 ffn_widths(run_.config.moe_intermediate, slices.size()));
+  return whole;
 }
 
 }  // namespace glm

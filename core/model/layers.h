@@ -72,11 +72,11 @@ class Mlp {
  public:
   Mlp(Runtime& run, const Weights& weights, const std::string& prefix, int64_t intermediate);
   void forward(Tensor out, Tensor n);
-  void forward_partial(Tensor out, Tensor n);
+  // The same in two steps. hidden: no other rank takes part; taken from the caller's arena scope.
+  Tensor hidden(Tensor n);
+  ReducedLinear& down() { return down_; }
 
  private:
-  Tensor hidden(Tensor n);
-
   Runtime& run_;
   Weight gate_up_;
   ReducedLinear down_;
@@ -103,7 +103,15 @@ class Moe {
   void forward(Tensor out, Tensor n);
 
  private:
-  Tensor local_experts(const ExpertExchange::Dispatched& in);
+  // An output of this rank's experts for each assignment of the dispatched rows; in reproducible
+  // mode this rank's columns of it.
+  struct Outputs {
+    ExpertGroups groups;
+    Tensor rows;
+  };
+  Outputs local_experts(const ExpertExchange::Dispatched& in);
+  Tensor gathered(const ExpertGroups& groups, Tensor h);
+  bool unsummed() const { return run_.placement.numerics == Numerics::kReproducible; }
 
   Runtime& run_;
   ExpertExchange& exchange_;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "core/base/fault.h"
+
 namespace glm {
 namespace {
 
@@ -17,11 +19,16 @@ ExpertExchange::Config exchange_config(const ModelConfig& config,
                                        const Placement& placement,
                                        const ModelOptions& options) {
   ExpertExchange::Config out;
-  out.placement = {config.router.n_experts, placement.shape.expert, expert_slices(placement.shape)};
+  out.placement = placement.experts;
   out.top_k = config.router.top_k;
   out.hidden = config.hidden;
   out.max_rows = options.limits.max_rows;
   out.kind = options.exchange;
+  if (placement.numerics == Numerics::kReproducible) {
+    const int slices = expert_slices(placement.shape);
+    for (int slice = 0; slice < slices; ++slice)
+      out.output_widths.push_back(even_share(config.hidden, kTileRows, slice, slices).size());
+  }
   return out;
 }
 
@@ -33,7 +40,7 @@ int64_t arena_bytes(const ModelConfig& config,
   const int64_t rows = options.limits.max_rows;
   const int64_t hidden = config.hidden;
   const int64_t tensor = placement.shape.tensor;
-  const bool gathers = placement.numerics == Numerics::kReproducible && tensor > 1;
+  const bool gathers = placement.numerics == Numerics::kReproducible;
   const auto share = [&](int64_t n) { return (n + tensor - 1) / tensor + 2 * kQuantBlock; };
   // x, n, output of a part; rope table.
   int64_t floats = rows * (3 * hidden + 2 * config.rope.rotary_dim);
@@ -55,7 +62,8 @@ int64_t arena_bytes(const ModelConfig& config,
     const int64_t width = (config.moe_intermediate + slices - 1) / slices + 2 * kQuantBlock;
     moe = rows * (config.router.n_experts + 2 * top_k + hidden) +   // router, shared
           r * (hidden + 3 * top_k) + config.router.n_experts + 1 +  // partial, groups
-          r * top_k * (width + hidden);                             // expert rows
+          r * top_k * (width + hidden) +                            // expert rows
+          (gathers ? r * top_k * 2 * config.moe_intermediate : 0);  // whole, from slices
   }
   const int64_t head = options.limits.max_logits * (2 * hidden + share(config.vocab));
   floats +=
@@ -121,6 +129,7 @@ Tensor Model::forward(const Batch& batch) {
     embed(x, batch);
   else if (rows > 0)
     run_.grid.world().recv(x, grid.rank_of_stage(stage - 1));
+  fault_point({run_.where.phase, run_.grid.world().rank(), run_.where.step}, x);
 
   for (int64_t i = 0; i < n_local_layers(); ++i) {
     run_.where.layer = static_cast<int>(global_layer(i));

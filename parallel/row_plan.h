@@ -1,0 +1,68 @@
+// Who gets which row of a step: from the experts that the router chose to lists of rows for each
+// rank of the exchange group. Integers only. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace glm {
+
+// Who holds expert e: ranks [first, first + n) of the exchange group (n = slices of its columns).
+struct ExpertPlacement {
+  ExpertPlacement() = default;
+  // Even shares; counts differ by one at most.
+  ExpertPlacement(int experts, int shares, int slices);
+  // borders: first expert of each share, then the number of experts.
+  ExpertPlacement(std::vector<int> borders, int slices);
+
+  int n_experts = 0;
+  int n_shares = 1;  // GridShape::expert
+  int n_slices = 1;
+  std::vector<int> begins = {0, 0};
+  // Experts of share s: [begin(s), begin(s + 1)); shares may be empty.
+  int begin(int share) const { return begins[static_cast<size_t>(share)]; }
+  int share_of(int expert) const;
+  int largest() const;  // experts of the largest share
+};
+
+class RowPlan {
+ public:
+  // At most max_sent rows in a plan. Takes its memory here.
+  RowPlan(const ExpertPlacement& placement, int top_k, int64_t max_sent);
+
+  // experts, weights: [n_rows, top_k], -1 for none. padded: every rank gets n_rows rows, first
+  // those that it needs, then empty ones, so that nobody has to be told a count.
+  void make(std::span<const int32_t> experts,
+            std::span<const float> weights,
+            int64_t n_rows,
+            bool padded);
+
+  // Per rank of the group: rows that it needs, and rows in the message to it.
+  const std::vector<int64_t>& needed() const { return needed_; }
+  const std::vector<int64_t>& sent() const { return sent_; }
+  int64_t n_sent() const { return n_sent_; }
+  // Of each sent row, destination after destination: the row, and top_k experts of the destination
+  // (-1 behind and between), then their top_k weights as bits.
+  std::vector<int32_t>& index() { return index_; }
+  std::vector<int32_t>& routing() { return routing_; }
+
+ private:
+  // Calls visit(row, share) once for each share that holds an expert of the row.
+  template <class Visit>
+  void each_share(std::span<const int32_t> experts, int64_t n_rows, const Visit& visit);
+  void write_row(std::span<const int32_t> experts,
+                 std::span<const float> weights,
+                 int share,
+                 int32_t* routing) const;
+
+  ExpertPlacement placement_;
+  int64_t top_k_;
+  int64_t n_sent_ = 0;
+  std::vector<int64_t> needed_, sent_;
+  std::vector<int64_t> next_;       // next free place per destination
+  std::vector<int64_t> last_seen_;  // per share: the last row that goes there
+  std::vector<int32_t> index_, routing_;
+};
+
+}  // namespace glm
