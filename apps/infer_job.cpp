@@ -200,6 +200,7 @@ Job prepare_job(MpiSession& session, const InferOptions& options) {
   job.cores = share.cores;
   job.threads = options.threads.value_or(static_cast<int>(std::max<size_t>(1, share.cores.size())));
   job.widened = share.widened;
+  if (options.reproducible) job.placement.numerics = Numerics::kReproducible;
   job.source = shared_source(session, options);
 
   Communicator& world = session.world();

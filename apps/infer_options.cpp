@@ -161,6 +161,9 @@ void add_rank_options(CLI::App& app, InferOptions& o) {
       o.ops,
       {{"auto", OpsKind::kAuto}, {"ref", OpsKind::kRef}, {"checked", OpsKind::kChecked}},
       "Operations: ref is plain and slow, checked runs both and compares (default auto)"));
+  group(app.add_flag("--reproducible",
+                     o.reproducible,
+                     "Same logits to the bit on any number of ranks, in any batch; slower"));
   add_choice<std::string>(app,
                           "--device",
                           o.device,

@@ -45,6 +45,7 @@ struct InferOptions {
   std::string device = "auto";
   std::optional<int> threads;
   OpsKind ops = OpsKind::kAuto;
+  bool reproducible = false;
   std::optional<KvDType> kv_dtype;
   double timeout = 300;
   bool verify = true;
