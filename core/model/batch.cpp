@@ -8,6 +8,8 @@
 namespace glm {
 namespace {
 
+constexpr int32_t kMostDataRanks = 1 << 20;
+
 constexpr int32_t kMagic = 0x474C4D31;  // "GLM1"
 
 // Reads the integers of a plan, refusing to run past the end.
@@ -109,10 +111,16 @@ void Batch::fill(const StepPlan& plan, int data_rank) {
   for (auto* list :
        {&host_ids_, &host_positions_, &host_slots_, &host_spans_, &host_table_, &host_logits_})
     list->clear();
+  rows_of_data_rank_.clear();
   int32_t max_context = 0;
   for (const PlanSequence& sequence : plan.sequences) {
-    if (sequence.data_rank != data_rank) continue;
     const auto n = static_cast<int32_t>(sequence.tokens.size());
+    if (sequence.data_rank < 0 || sequence.data_rank >= kMostDataRanks)
+      fail(ExitCode::kCommunication, "a step plan names data rank {}", sequence.data_rank);
+    const auto rank = static_cast<size_t>(sequence.data_rank);
+    if (rank >= rows_of_data_rank_.size()) rows_of_data_rank_.resize(rank + 1);
+    rows_of_data_rank_[rank] += n;
+    if (sequence.data_rank != data_rank) continue;
     const auto first = static_cast<int32_t>(host_ids_.size());
     const int32_t end = sequence.position + n;
     if (end > limits_.max_context ||

@@ -56,6 +56,11 @@ class Batch {
   // Rows whose logits are wanted, ascending: [n] i32.
   Tensor logit_rows() const { return logit_rows_; }
   int64_t n_logits() const { return logit_rows_.rows(); }
+  // Rows of the step on any data rank.
+  int64_t rows_of(int data_rank) const {
+    const auto at = static_cast<size_t>(data_rank);
+    return at < rows_of_data_rank_.size() ? rows_of_data_rank_[at] : 0;
+  }
 
   static int64_t bytes(const StepLimits& limits);
 
@@ -70,6 +75,7 @@ class Batch {
       host_logits_;
   BatchRows rows_;
   Tensor logit_rows_;
+  std::vector<int64_t> rows_of_data_rank_;  // up to the last one that has any
 };
 
 }  // namespace glm

@@ -91,7 +91,8 @@ Model::Model(const ModelParts& parts, const ModelOptions& options)
     : arena_(parts.device, arena_bytes(parts.config, parts.placement, options)),
       run_{parts.config, parts.placement, parts.grid, parts.ops, arena_, parts.where},
       weights_(parts.weights),
-      vocab_widths_(vocab_shares(parts.config, parts.placement.shape.tensor)) {
+      vocab_widths_(vocab_shares(parts.config, parts.placement.shape.tensor)),
+      step_rows_(static_cast<size_t>(parts.placement.shape.data)) {
   const ModelConfig& config = parts.config;
   if (config.is_moe())
     exchange_ = std::make_unique<ExpertExchange>(
@@ -119,6 +120,8 @@ Tensor Model::forward(const Batch& batch) {
   arena_.rewind(0);
   const int64_t rows = batch.n_rows();
   const ProcessGrid& grid = run_.grid;
+  for (size_t d = 0; d < step_rows_.size(); ++d) step_rows_[d] = batch.rows_of(static_cast<int>(d));
+  if (exchange_ != nullptr) exchange_->begin_step(step_rows_);
   const int stage = grid.coord().pipeline;
   const Tensor x = take(rows, run_.config.hidden);
   rope_ = arena_.take(DType::kF32, {rows, 2, inv_freq_.rows()});

@@ -70,6 +70,7 @@ class Model {
 
   Tensor inv_freq_;
   std::vector<int64_t> vocab_widths_;
+  std::vector<int64_t> step_rows_;  // of each data rank
 };
 
 // The forward pass for the family of parts.config.

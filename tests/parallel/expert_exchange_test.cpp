@@ -3,7 +3,7 @@
 #include "parallel/expert_exchange.h"
 
 #include <algorithm>
-#include <map>
+#include <numeric>
 #include <set>
 
 #include <gtest/gtest.h>
@@ -20,8 +20,11 @@ struct Setting {
   ExchangeKind kind = ExchangeKind::kAuto;
   int n_experts = 5;
   int64_t base_rows = 0;
+  bool counted = true;    // sizes of messages are exchanged, or follow from the rows of the step
+  bool unsummed = false;  // reproducible mode
   std::string text() const {
-    return shape.text() + ", kind " + std::to_string(static_cast<int>(kind)) + ", " +
+    return std::string(counted ? "" : "known sizes, ") + (unsummed ? "unsummed, " : "") +
+           shape.text() + ", kind " + std::to_string(static_cast<int>(kind)) + ", " +
            std::to_string(n_experts) + " experts, rows " + std::to_string(base_rows);
   }
 };
@@ -90,6 +93,7 @@ class Rank {
     config_.hidden = kHidden;
     config_.max_rows = kMaxRows;
     config_.kind = setting.kind;
+    if (setting.unsummed) config_.output_widths = slice_widths();
     const int64_t before = device_->allocated_bytes();
     exchange_ = std::make_unique<ExpertExchange>(grid_, *device_, *ops_, config_);
     EXPECT_EQ(device_->allocated_bytes() - before,
@@ -104,19 +108,36 @@ class Rank {
     const Tensor experts = device_->allocate(DType::kI32, {rows, kTopK});
     const Tensor weights = device_->allocate(DType::kF32, {rows, kTopK});
     fill(x, experts, weights);
+    begin_step();
     Tensor shared;
+    exchange_->dispatch_start(x, experts, weights);
     if (with_shared) shared = shared_part(x);
-    const ExpertExchange::Dispatched mine = exchange_->dispatch(x, experts, weights);
+    const ExpertExchange::Dispatched mine = exchange_->dispatch_finish();
     EXPECT_LE(mine.x.rows(), ExpertExchange::max_dispatched_rows(setting_.shape, config_));
-    const Tensor partial = process(mine);
     const Tensor out = device_->allocate(DType::kF32, {rows, kHidden});
-    exchange_->combine(out, partial, shared);
+    if (setting_.unsummed)
+      return_outputs(out, mine, shared);
+    else
+      exchange_->combine(out, process(mine), shared);
     const std::vector<float> result(out.f32(), out.f32() + out.elements());
     EXPECT_EQ(result, serial_result(setting_, data, with_shared))
         << setting_.text() << ", rank " << grid_.world().rank();
   }
 
   const ExchangeCounters& counters() const { return exchange_->counters(); }
+  CommCounters group_counters() { return grid_.exchange().counters(); }
+  int data() const { return grid_.coord().data; }
+
+  void start_and_throw() {
+    const int64_t rows = rows_of(setting_, data());
+    const Tensor x = device_->allocate(DType::kF32, {rows, kHidden});
+    const Tensor experts = device_->allocate(DType::kI32, {rows, kTopK});
+    const Tensor weights = device_->allocate(DType::kF32, {rows, kTopK});
+    fill(x, experts, weights);
+    begin_step();
+    exchange_->dispatch_start(x, experts, weights);
+    fail(ExitCode::kRuntime, "of the test");
+  }
 
   // Rows of this rank times the other ranks that hold an expert of theirs.
   int64_t expected_rows_sent() const {
@@ -145,6 +166,13 @@ class Rank {
     return share;
   }
 
+  void begin_step() {
+    if (setting_.counted) return;
+    std::vector<int64_t> step;
+    for (int d = 0; d < setting_.shape.data; ++d) step.push_back(rows_of(setting_, d));
+    exchange_->begin_step(step);
+  }
+
   void fill(Tensor x, Tensor experts, Tensor weights) const {
     const int data = grid_.coord().data;
     for (int64_t row = 0; row < x.rows(); ++row) {
@@ -158,11 +186,47 @@ class Rank {
     }
   }
 
-  // Element j of the shared expert's output is made by tensor rank j % T.
+  std::vector<int64_t> slice_widths() const {
+    const int slices = expert_slices(setting_.shape);
+    std::vector<int64_t> widths;
+    for (int s = 0; s < slices; ++s)
+      widths.push_back(kHidden * (s + 1) / slices - kHidden * s / slices);
+    return widths;
+  }
+
+  // An output for each of this rank's experts of each row, its slice of the columns.
+  void return_outputs(Tensor out, const ExpertExchange::Dispatched& in, Tensor shared) {
+    const int share = grid_.coord().expert;
+    const int64_t n = in.x.rows();
+    ExpertGroups groups;
+    groups.n_experts = config_.placement.begin(share + 1) - config_.placement.begin(share);
+    groups.capacity = n * kTopK;
+    groups.offsets = device_->allocate(DType::kI32, {int64_t{groups.n_experts} + 1});
+    groups.rows = device_->allocate(DType::kI32, {groups.capacity});
+    groups.order = device_->allocate(DType::kI32, {n, kTopK});
+    groups.weights = device_->allocate(DType::kF32, {n, kTopK});
+    ops_->group_rows(groups, in.experts, in.weights, config_.placement.begin(share));
+    const std::vector<int64_t> widths = slice_widths();
+    const int slice = grid_.coord().expert_slice;
+    const int64_t width = widths[static_cast<size_t>(slice)];
+    const int64_t first = std::accumulate(widths.begin(), widths.begin() + slice, int64_t{0});
+    const Tensor outputs = device_->allocate(DType::kF32, {groups.capacity, width});
+    for (int e = 0; e < groups.n_experts; ++e)
+      for (int64_t i = groups.offsets.i32()[e]; i < groups.offsets.i32()[e + 1]; ++i)
+        for (int64_t c = 0; c < width; ++c)
+          outputs.f32()[i * width + c] =
+              expert_value(config_.placement.begin(share) + e,
+                           in.x.f32()[groups.rows.i32()[i] * kHidden + first + c],
+                           first + c);
+    exchange_->combine_outputs(out, outputs, groups, shared);
+  }
+
+  // Element j of the shared expert's output is made by tensor rank j % T; in reproducible mode
+  // every rank has all of it.
   Tensor shared_part(Tensor x) {
     const Tensor part = device_->allocate(DType::kF32, {x.rows(), kHidden});
     for (int64_t i = 0; i < x.elements(); ++i)
-      if (i % setting_.shape.tensor == grid_.coord().tensor)
+      if (setting_.unsummed || i % setting_.shape.tensor == grid_.coord().tensor)
         part.f32()[i] = shared_value(x.f32()[i]);
     return part;
   }
@@ -222,6 +286,21 @@ TEST(ExpertExchange, AutoGivesTheSerialResultWithFewAndManyRows) {
     for (const int64_t rows : {2, 70}) expect_serial_result({shape, ExchangeKind::kAuto, 11, rows});
 }
 
+// Above 8 rows of a rank they are exchanged after all.
+TEST(ExpertExchange, KnownSizesGiveTheSerialResult) {
+  for (const GridShape& shape : planes())
+    for (const int64_t rows : {0, 1, 5, 8, 13})
+      expect_serial_result({shape, ExchangeKind::kAllToAll, 5, rows, false});
+}
+
+TEST(ExpertExchange, UnsummedOutputsGiveTheSerialResult) {
+  for (const GridShape& shape : planes())
+    for (const ExchangeKind kind : {ExchangeKind::kAllToAll, ExchangeKind::kReduce})
+      for (const int64_t rows : {0, 1, 13})
+        if (kind == ExchangeKind::kAllToAll || shape.expert <= shape.tensor)
+          expect_serial_result({shape, kind, 5, rows, rows == 13, true});
+}
+
 TEST(ExpertExchange, ReduceGivesTheSerialResultWhereTokensAreShared) {
   for (const GridShape& shape : planes())
     if (shape.expert <= shape.tensor) expect_serial_result({shape, ExchangeKind::kReduce, 5, 13});
@@ -247,11 +326,14 @@ TEST(ExpertExchange, ReduceIsRefusedWhereTokensAreNotShared) {
 TEST(ExpertExchange, ARowTravelsOncePerDestination) {
   for (const GridShape& shape : planes()) {
     if (shape.expert == 1) continue;
-    run_setting({shape, ExchangeKind::kAllToAll, 7, 33}, [](Rank& rank) {
-      rank.run(false);
-      EXPECT_EQ(rank.counters().rows_sent, rank.expected_rows_sent());
-      EXPECT_GE(rank.counters().bytes_sent, rank.counters().rows_sent * kHidden * 4);
-    });
+    // Of ranks without rows too, and where messages are filled up to a known size.
+    for (const bool counted : {true, false})
+      for (const int64_t rows : {5, 33})
+        run_setting({shape, ExchangeKind::kAllToAll, 7, rows, counted}, [](Rank& rank) {
+          rank.run(false);
+          EXPECT_EQ(rank.counters().rows_sent, rank.expected_rows_sent());
+          EXPECT_GE(rank.counters().bytes_sent, rank.counters().rows_sent * kHidden * 4);
+        });
   }
 }
 
@@ -264,6 +346,34 @@ TEST(ExpertExchange, FewSharedRowsAreNotSent) {
     rank.run(true);
     EXPECT_EQ(rank.counters().rows_sent, rank.expected_rows_sent());
   });
+}
+
+// One exchange there and one back: what travels is rows, their routing, and sums.
+TEST(ExpertExchange, FewRowsTravelWithoutCounts) {
+  const Setting setting{{4, 1, 1, 4}, ExchangeKind::kAllToAll, 7, 2, false};
+  run_setting(setting, [&](Rank& rank) {
+    const CommCounters before = rank.group_counters();
+    rank.run(false);
+    const CommCounters after = rank.group_counters();
+    EXPECT_EQ(after.calls - before.calls, 2);
+    int64_t others = 0;
+    for (int d = 0; d < 4; ++d) others += d == rank.data() ? 0 : rows_of(setting, d);
+    const int64_t row = kHidden * 4, routing = 2 * kTopK * 4;
+    EXPECT_EQ(after.sent_bytes - before.sent_bytes,
+              3 * rows_of(setting, rank.data()) * (row + routing) + others * row);
+  });
+}
+
+TEST(ExpertExchange, AnErrorWhileRowsTravelReleasesTheOthers) {
+  try {
+    run_setting({{4, 1, 1, 4}, ExchangeKind::kAllToAll, 7, 3, false}, [](Rank& rank) {
+      if (rank.data() == 2) rank.start_and_throw();
+      rank.run(false);
+    });
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "of the test");
+  }
 }
 
 TEST(ExpertExchange, MoreRowsThanPlannedAreRefused) {
