@@ -16,7 +16,9 @@ StepLimits step_limits(const RunOptions& options, size_t n_requests) {
   StepLimits limits;
   limits.max_context = options.context;
   limits.max_rows = options.max_rows;
-  limits.max_sequences = std::min(options.max_sequences, static_cast<int64_t>(n_requests));
+  limits.max_sequences = options.lead
+                             ? options.max_sequences
+                             : std::min(options.max_sequences, static_cast<int64_t>(n_requests));
   limits.max_logits = options.max_rows;
   return limits;
 }
@@ -40,6 +42,7 @@ void run_rank(Communicator& world,
   model_options.limits = step_limits(options, requests.size());
   model_options.kv_dtype = options.kv_dtype;
   model_options.kv_blocks = model_options.limits.max_sequences * model_options.limits.max_blocks();
+  if (options.kv_blocks > 0) model_options.kv_blocks = options.kv_blocks;
   model_options.exchange = options.exchange;
 
   const std::unique_ptr<Device> device = make_cpu_device();
@@ -62,7 +65,14 @@ void run_rank(Communicator& world,
     auto& target = logits[static_cast<size_t>(id)];
     target.insert(target.end(), row.begin(), row.end());
   };
-  engine.run(listener);
+  if (!options.lead) {
+    engine.run(listener);
+  } else if (world.rank() == 0) {
+    options.lead(engine);
+    engine.stop();
+  } else {
+    engine.follow();
+  }
 
   const std::lock_guard<std::mutex> guard(lock);
   const auto rank = static_cast<size_t>(world.rank());
@@ -70,6 +80,7 @@ void run_rank(Communicator& world,
   result.weight_bytes[rank] = weights.bytes();
   result.bytes_read[rank] = weights.bytes_read();
   if (rank != 0) return;
+  result.preempted = engine.scheduler().n_preempted();
   result.logits = std::move(logits);
   for (const int32_t id : ids) {
     const Sequence& sequence = engine.sequence(id);

@@ -27,13 +27,18 @@ struct RunOptions {
   int64_t max_rows = 64;  // chunk of a prompt
   int64_t context = 256;
   int64_t max_sequences = 16;  // that run at once on a data rank
+  int64_t kv_blocks = 0;       // of each data rank; 0: enough for all of these at their longest
   double timeout_seconds = 120;
+  // Drives the engine on the leader in place of the requests, until it is idle; stop() is called
+  // for it. RunResult::answers stays empty then.
+  std::function<void(Engine&)> lead = {};
 };
 
 struct RunResult {
   std::vector<std::vector<int32_t>> answers;  // generated ids per request
   std::vector<std::vector<float>> logits;  // per request: [positions, vocabulary] where all_logits
   std::vector<ExchangeCounters> exchange;  // per rank
+  int64_t preempted = 0;                   // how often a sequence lost its pages
   std::vector<int64_t> weight_bytes;       // per rank
   std::vector<int64_t> bytes_read;         // per rank
 };
