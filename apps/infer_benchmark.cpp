@@ -115,20 +115,25 @@ int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
 }
 
 int run_dry(MpiSession& session, const Job& job) {
-  if (session.world().rank() != 0) return 0;
-  if (job.options.json) {
-    write_out(plan_json(job).dump() + "\n");
-    return 0;
-  }
-  write_out(plan_text(job.config, job.plan));
-  int64_t largest = 0;
-  for (const RankPlan& rank : job.plan.ranks) largest = std::max(largest, rank.total_bytes());
-  const int64_t here = available_bytes();
-  if (largest > here)
-    write_out(fmt::format(
-        "does not fit this host: the largest rank needs {:.2f} GB, {:.2f} GB are left\n",
-        static_cast<double>(largest) * 1e-9,
-        static_cast<double>(here) * 1e-9));
+  session.on_root([&] {
+    if (job.options.json) {
+      write_out(plan_json(job).dump() + "\n");
+    } else {
+      write_out(plan_text(job.config, job.plan));
+      if (!job.grid_reason.empty())
+        write_out(fmt::format("grid {}\n{}", job.grid_reason, job.grid_ranking));
+    }
+    check_capacity(job);
+    if (job.options.json || !job.options.capacity.empty()) return;
+    int64_t largest = 0;
+    for (const RankPlan& rank : job.plan.ranks) largest = std::max(largest, rank.total_bytes());
+    const int64_t here = available_bytes();
+    if (largest > here)
+      write_out(fmt::format(
+          "does not fit this host: the largest rank needs {:.2f} GB, {:.2f} GB are left\n",
+          static_cast<double>(largest) * 1e-9,
+          static_cast<double>(here) * 1e-9));
+  });
   return 0;
 }
 

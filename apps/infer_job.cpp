@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <fstream>
-#include <limits>
 #include <sstream>
 
+#include "apps/infer_grid.h"
 #include "core/engine/engine.h"
 
 namespace glm {
@@ -110,7 +110,8 @@ void settle_limits(Job& job, int data) {
   job.model.exchange = job.options.exchange;
 }
 
-void settle_plan(Job& job, const GridShape& shape, const std::vector<int64_t>& process_bytes) {
+// Everything that a division puts on each rank.
+MemoryPlan whole_plan(const Job& job, const Division& division, const JobRanks& ranks) {
   PlanRequest request;
   request.dtypes = dtypes_of(job);
   request.kv_dtype = job.model.kv_dtype;
@@ -118,61 +119,65 @@ void settle_plan(Job& job, const GridShape& shape, const std::vector<int64_t>& p
   request.numerics = job.placement.numerics;
   request.with_mtp = job.with_mtp;
   request.stored = job.stored;
-  job.plan = plan_memory(job.config, shape, request);
-  job.plan.mtp_believed = job.with_mtp && !job.source.index;
-  const OpsLimits limits = ops_limits(job.config, shape, job.model.limits);
-  for (size_t r = 0; r < job.plan.ranks.size(); ++r) {
-    RankPlan& rank = job.plan.ranks[r];
-    Placement placement = job.placement;
-    placement.coord = rank.coord;
-    rank.buffer_bytes = model_scratch_bytes(job.config, placement, job.model) +
-                        ops_scratch_bytes(job.options.ops, job.threads, limits);
+  MemoryPlan plan = plan_division(job.config, division, request);
+  plan.mtp_believed = job.with_mtp && !job.source.index;
+  const OpsLimits limits = ops_limits(job.config, division.shape, job.model.limits);
+  for (size_t r = 0; r < plan.ranks.size(); ++r) {
+    RankPlan& rank = plan.ranks[r];
+    rank.buffer_bytes =
+        model_scratch_bytes(
+            job.config, division.placement(static_cast<int>(r), request.numerics), job.model) +
+        ops_scratch_bytes(job.options.ops, job.threads, limits);
     if (r == 0) rank.buffer_bytes += Engine::buffer_bytes(job.model.limits, job.config.vocab);
     if (job.source.index) rank.buffer_bytes += job.source.index->block_bytes;  // reading
-    if (r < process_bytes.size()) rank.process_bytes = process_bytes[r];
+    if (r < ranks.process_bytes.size()) rank.process_bytes = ranks.process_bytes[r];
   }
+  return plan;
 }
 
-std::vector<int64_t> gather_numbers(Communicator& world, int64_t value) {
-  std::vector<int64_t> out;
-  for (const std::string& text : all_gather_strings(world, std::to_string(value)))
-    out.push_back(std::stoll(text));
-  return out;
+void settle_plan(Job& job, const GridShape& shape, const JobRanks& ranks) {
+  FittedPlan fitted =
+      fit_plan(job.config, dtypes_of(job), shape, job.capacities, [&](const Division& division) {
+        return whole_plan(job, division, ranks);
+      });
+  job.division = std::move(fitted.division);
+  job.plan = std::move(fitted.plan);
 }
 
-// Of each host: what its ranks still need, and what it has left.
-std::map<std::string, std::pair<int64_t, int64_t>> node_bytes(
-    const MemoryPlan& plan,
-    const std::vector<std::string>& hosts,
-    const std::vector<int64_t>& available) {
-  std::map<std::string, std::pair<int64_t, int64_t>> nodes;
-  for (size_t r = 0; r < hosts.size(); ++r) {
-    const RankPlan& rank = plan.ranks[r];
-    auto [node, added] = nodes.try_emplace(hosts[r], 0, std::numeric_limits<int64_t>::max());
-    node->second.first += rank.total_bytes() - rank.process_bytes;
-    node->second.second = std::min(node->second.second, available[r]);
-  }
-  return nodes;
+// `part` of 10: of what the hosts have left.
+bool plan_fits(const Job& job, const JobRanks& ranks, int64_t part) {
+  if (!job.options.capacity.empty() && rank_over_capacity(job.plan, job.capacities) >= 0)
+    return false;
+  for (const auto& [host, bytes] : node_bytes(job.plan, ranks))
+    if (bytes.first > bytes.second / 10 * part) return false;
+  return true;
+}
+
+// As asked for, or the fastest that fits.
+GridShape settle_grid(Job& job, const JobRanks& ranks) {
+  const GridRequest& request = job.options.grid;
+  const bool given = request.data || request.pipeline || request.tensor || request.expert;
+  if (given || ranks.count == 1) return complete_grid(request, ranks.count, job.config.is_moe());
+  const GridChoice choice = choose_job_grid(job, ranks, [&](const GridShape& shape) {
+    settle_limits(job, shape.data);
+    // A batch runs with the pages of one sequence if it must.
+    if (job.options.batch && !job.options.cache_tokens)
+      job.model.kv_blocks = job.model.limits.max_blocks();
+    settle_plan(job, shape, ranks);
+    return plan_fits(job, ranks, 10);
+  });
+  job.grid_reason = choice.reason;
+  job.grid_ranking = ranking_text(choice);
+  return choice.shape;
 }
 
 // A batch can do with fewer pages than all of its sequences at their longest would fill: takes
 // pages away, down to those of one sequence, until every host has a tenth of its memory left.
-void fit_cache(MpiSession& session,
-               Job& job,
-               const GridShape& shape,
-               const std::vector<int64_t>& process_bytes) {
-  Communicator& world = session.world();
-  const std::vector<std::string> hosts = all_gather_strings(world, session.host());
-  const std::vector<int64_t> available = gather_numbers(world, available_bytes());
-  const auto fits = [&] {
-    for (const auto& [host, bytes] : node_bytes(job.plan, hosts, available))
-      if (bytes.first > bytes.second / 10 * 9) return false;
-    return true;
-  };
+void fit_cache(Job& job, const GridShape& shape, const JobRanks& ranks) {
   const int64_t least = job.model.limits.max_blocks();
-  while (!fits() && job.model.kv_blocks > least) {
+  while (!plan_fits(job, ranks, 9) && job.model.kv_blocks > least) {
     job.model.kv_blocks = std::max(least, job.model.kv_blocks * 3 / 4);
-    settle_plan(job, shape, process_bytes);
+    settle_plan(job, shape, ranks);
   }
 }
 
@@ -203,50 +208,51 @@ Job prepare_job(MpiSession& session, const InferOptions& options) {
   if (options.reproducible) job.placement.numerics = Numerics::kReproducible;
   job.source = shared_source(session, options);
 
-  Communicator& world = session.world();
   const bool planned = options.dry_run && options.ranks.has_value();
-  const int n_ranks = planned ? *options.ranks : world.size();
-  GridShape shape;
-  session.on_root([&] {
-    const ModelConfig config =
-        parse_config(job.source.texts.config, job.source.name_of("config.json"));
-    shape = complete_grid(options.grid, n_ranks, config.is_moe());
+  const JobRanks ranks =
+      planned ? imagined_ranks(*options.ranks, job.threads) : measure_ranks(session);
+  const auto settle = [&] {
+    job.config = parse_config(job.source.texts.config, job.source.name_of("config.json"));
+    job.capacities = job_capacities(options, ranks);
+    settle_types(job);
+    settle_limits(job, 1);
+    const GridShape shape = settle_grid(job, ranks);
     if (options.exchange == ExchangeKind::kReduce && shape.expert > shape.tensor)
       fail(ExitCode::kUsage,
            "--expert-exchange reduce needs ranks that share their tokens: --expert {} must divide "
            "--tensor {}",
            shape.expert,
            shape.tensor);
-  });
-  job.config = parse_config(job.source.texts.config, job.source.name_of("config.json"));
-  shape = complete_grid(options.grid, n_ranks, job.config.is_moe());
-  session.on_root([&] {
-    settle_types(job);
     settle_limits(job, shape.data);
-  });
-  if (world.rank() != 0) {
-    settle_types(job);
-    settle_limits(job, shape.data);
-  }
-  job.placement.shape = shape;
-  job.placement.coord = grid_coord(shape, planned ? 0 : world.rank());
-  job.placement.stages = stage_layers(job.config, dtypes_of(job), shape.pipeline);
-
-  world.barrier();  // the transport's own buffers belong to the process
-  const std::vector<int64_t> process =
-      planned ? std::vector<int64_t>() : gather_numbers(world, peak_resident_bytes());
-  settle_plan(job, shape, process);
-  if (job.options.batch && !job.options.cache_tokens && !planned)
-    fit_cache(session, job, shape, process);
+    settle_plan(job, shape, ranks);
+    if (options.batch && !options.cache_tokens) fit_cache(job, shape, ranks);
+  };
+  const bool root = session.world().rank() == 0;
+  session.on_root(settle);
+  if (!root) settle();
+  job.placement =
+      job.division.placement(planned ? 0 : session.world().rank(), job.placement.numerics);
   return job;
 }
 
+void check_capacity(const Job& job) {
+  if (job.options.capacity.empty()) return;
+  const int rank = rank_over_capacity(job.plan, job.capacities);
+  if (rank < 0) return;
+  const auto r = static_cast<size_t>(rank);
+  fail(ExitCode::kResources,
+       "rank {} needs {:.3f} GB, its --capacity is {:.3f} GB; use more ranks, a smaller dtype or a "
+       "smaller --context, or another grid (--dry-run prints the plan)",
+       rank,
+       gigabytes(job.plan.ranks[r].total_bytes()),
+       gigabytes(job.capacities[r]));
+}
+
 void check_memory(MpiSession& session, const Job& job) {
-  Communicator& world = session.world();
-  const std::vector<std::string> hosts = all_gather_strings(world, session.host());
-  const std::vector<int64_t> available = gather_numbers(world, available_bytes());
+  const JobRanks ranks = measure_ranks(session);
   session.on_root([&] {
-    for (const auto& [host, bytes] : node_bytes(job.plan, hosts, available))
+    check_capacity(job);
+    for (const auto& [host, bytes] : node_bytes(job.plan, ranks))
       if (bytes.first > bytes.second)
         fail(ExitCode::kResources,
              "host {} has {:.2f} GB of memory left, its ranks need {:.2f} GB (weights of the model "

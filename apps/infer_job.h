@@ -27,13 +27,20 @@ struct Job {
   int threads = 1;
   std::vector<int> cores;
   bool widened = false;
+  Capacities capacities;  // of each rank; empty: all alike
+  Division division;
   MemoryPlan plan;
+  std::string grid_reason;   // why this grid, where the program chose it
+  std::string grid_ranking;  // the best grids with estimates, likewise
 };
 
 // Opens the model on rank 0, shares it, and settles everything above. Collective. Throws (once for
 // all ranks) what the parts throw: Error(kUsage) for illegal grids, Error(kModelFile) for bad
 // models.
 Job prepare_job(MpiSession& session, const InferOptions& options);
+
+// Refuses a plan that exceeds a rank's --capacity: Error(kResources) names the first such rank.
+void check_capacity(const Job& job);
 
 // Refuses to load what does not fit: every rank's plan against the free memory of its host.
 // Collective; Error(kResources) says how much is missing where, and what would help.

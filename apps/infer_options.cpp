@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "apps/infer_options.h"
 
+#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -11,6 +12,7 @@
 namespace glm {
 namespace {
 
+constexpr double kMostGigabytes = 1e9;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 template <class T>
@@ -135,6 +137,26 @@ void add_batch_options(CLI::App& app, InferOptions& o) {
             ->type_name("N"));
 }
 
+// "24,24,80" in GB.
+std::vector<double> parse_gigabytes(const std::string& text) {
+  std::vector<double> out;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  for (;;) {
+    double value = 0;
+    const auto [next, error] = std::from_chars(at, end, value);
+    const bool ends = next == end || *next == ',';
+    if (error != std::errc() || !ends || !(value > 0 && value <= kMostGigabytes))
+      fail(ExitCode::kUsage,
+           "--capacity {}: it takes GB above 0, one for all ranks or one for each, with commas "
+           "between them",
+           escaped(text));
+    out.push_back(value);
+    if (next == end) return out;
+    at = next + 1;
+  }
+}
+
 void add_rank_options(CLI::App& app, InferOptions& o) {
   const auto group = [](CLI::Option* option) { option->group("Ranks and machine"); };
   const auto axis = [&](const char* name, std::optional<int>& target, const char* text) {
@@ -155,6 +177,12 @@ void add_rank_options(CLI::App& app, InferOptions& o) {
                "--threads", o.threads, "Threads of each rank (default: its share of the cores)")
             ->check(integer_in(1, 1 << 16))
             ->type_name("N"));
+  group(app.add_option_function<std::string>(
+               "--capacity",
+               [&o](const std::string& text) { o.capacity = parse_gigabytes(text); },
+               "GB that each rank may take, e.g. 24,24,24,80; one value for all (default: what the "
+               "hosts have)")
+            ->type_name("GB,..."));
   group(add_choice<OpsKind>(
       app,
       "--ops",

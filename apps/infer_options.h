@@ -44,6 +44,7 @@ struct InferOptions {
   ExchangeKind exchange = ExchangeKind::kAuto;
   std::string device = "auto";
   std::optional<int> threads;
+  std::vector<double> capacity;  // GB per rank, one value for all, or none
   OpsKind ops = OpsKind::kAuto;
   bool reproducible = false;
   std::optional<KvDType> kv_dtype;

@@ -87,6 +87,7 @@ Json plan_json(const Job& job) {
     for (const auto& [kind, bytes] : plan.weights) kinds[std::string(kind_name(kind))] = bytes;
     ranks.push_back({{"coord", coord_json(plan.coord)},
                      {"layers", {plan.layers.begin, plan.layers.end}},
+                     {"experts", {plan.experts.begin, plan.experts.end}},
                      {"weight_bytes", plan.weight_bytes()},
                      {"weight_bytes_by_kind", kinds},
                      {"replicated_bytes", plan.replicated_bytes},
@@ -96,6 +97,7 @@ Json plan_json(const Job& job) {
                      {"total_bytes", plan.total_bytes()}});
   }
   return {{"grid", grid_json(job)},
+          {"grid_reason", job.grid_reason},
           {"model_bytes", job.plan.model_bytes},
           {"mtp_bytes", job.plan.mtp_bytes},
           {"ranks", ranks}};
@@ -133,6 +135,7 @@ std::string summary_text(const Job& job,
   const double decode = rate(stats.decode_tokens, stats.decode_seconds);
   // mpirun forwards the two streams apart: the summary may come before the answer's last newline.
   std::string out = fmt::format("\ngrid: {}\n", job.placement.shape.text());
+  if (!job.grid_reason.empty()) out += fmt::format("grid {}\n", job.grid_reason);
   out += "rank  host              layers     weights GB  read GB/s  peak RSS GB  plan GB  comm %\n";
   for (size_t r = 0; r < reports.size(); ++r) {
     const RankReport& report = reports[r];

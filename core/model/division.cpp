@@ -105,6 +105,7 @@ Division divide_model(const ModelConfig& config,
 
 Capacities measured_capacities(const std::vector<std::string>& hosts,
                                const std::vector<int64_t>& available) {
+  if (hosts.empty()) return {};
   std::map<std::string, std::pair<int64_t, int64_t>> nodes;  // host -> ranks, memory
   for (size_t rank = 0; rank < hosts.size(); ++rank) {
     auto [node, added] = nodes.try_emplace(hosts[rank], 0, available[rank]);

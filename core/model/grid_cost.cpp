@@ -32,6 +32,12 @@ void add(WeightCost& cost, double bytes, double elements) {
   cost.elements += elements;
 }
 
+// Of columns that ranks split in blocks: the part of the rank with the most.
+double widest_share(int64_t columns, int ranks) {
+  const int64_t blocks = std::max<int64_t>(1, (columns + kQuantBlock - 1) / kQuantBlock);
+  return static_cast<double>((blocks + ranks - 1) / ranks) / static_cast<double>(blocks);
+}
+
 class GridCost {
  public:
   GridCost(const ModelConfig& config,
@@ -112,7 +118,7 @@ class GridCost {
     // Rows even out: the excess of the busiest share falls with their root.
     const double excess = 1 + (busiest_ / fair - 1) / std::sqrt(std::max(1.0, spread));
     const double touched = n / shares * (1 - std::pow(1 - k / n, spread)) * excess;
-    const double slice = 1.0 / expert_slices(shape_);
+    const double slice = widest_share(config_.moe_intermediate, expert_slices(shape_));
     const WeightCost read{layer.expert.bytes * touched, layer.expert.elements * fair * excess};
     return work(read, slice, spread, crowd);
   }
@@ -133,6 +139,11 @@ class GridCost {
     return first + counts + 2 * there + tensor.all_reduce(bytes);
   }
 
+  double ffn_share(const LayerCosts& layer) const {
+    return widest_share(layer.moe ? config_.shared_intermediate : config_.intermediate,
+                        shape_.tensor);
+  }
+
   double stage_seconds(int stage, double rows, double logit_rows, int in_flight) const {
     const double crowd = crowd_of(stage, in_flight);
     const int first = grid_rank(shape_, 0, stage, 0);
@@ -149,8 +160,8 @@ class GridCost {
     for (int64_t i = layers.begin; i < layers.end; ++i) {
       const LayerCosts& layer = parts_.layers[static_cast<size_t>(i)];
       seconds += work(layer.attention, std::max(heads, share), rows, crowd) +
-                 work(layer.ffn, share, rows, crowd) + work(layer.whole, 1, rows, crowd) +
-                 layer_messages(layer, rows, tensor, plane);
+                 work(layer.ffn, ffn_share(layer), rows, crowd) +
+                 work(layer.whole, 1, rows, crowd) + layer_messages(layer, rows, tensor, plane);
       if (layer.moe) seconds += expert_seconds(layer, rows, crowd);
     }
     if (stage + 1 == shape_.pipeline) return seconds + work(parts_.head, share, logit_rows, crowd);

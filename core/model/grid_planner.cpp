@@ -18,13 +18,9 @@ bool same_axes(const GridShape& a, const GridShape& b) {
 
 // Among equally fast grids: smaller is better.
 std::vector<int> preference(const GridShape& shape, const GridShape& usual) {
-  // Copies of attention and experts that the grid makes; then the order of enumeration.
+  // Copies of attention and of experts that the grid makes.
   const int copies = shape.data * (shape.tensor * shape.data / exchange_size(shape));
-  return {shape == usual ? 0 : 1,
-          same_axes(shape, usual) ? 0 : 1,
-          copies,
-          shape.pipeline,
-          -shape.expert};
+  return {shape == usual ? 0 : 1, same_axes(shape, usual) ? 0 : 1, copies};
 }
 
 std::string reason_of(const GridChoice& choice, const GridEstimate& chosen) {

@@ -124,6 +124,7 @@ TEST(MeasuredCapacities, SharesAHostAndIgnoresSmallDifferences) {
   EXPECT_EQ(measured_capacities({"a", "a", "b"}, {80, 81, 60}), (Capacities{40, 40, 60}));
   EXPECT_TRUE(measured_capacities({"a", "a", "b"}, {80, 80, 41}).empty());
   EXPECT_TRUE(measured_capacities({"a"}, {80}).empty());
+  EXPECT_TRUE(measured_capacities({}, {}).empty());
   EXPECT_EQ(measured_capacities({"a", "b"}, {0, 100}), (Capacities{1, 100}));
 }
 
