@@ -1,43 +1,27 @@
-// The lists of who gets which row are made on the host from the routed experts; rows move by
-// gather_rows, all_to_all and scatter_add_rows. Everything is taken at construction.
-// SPDX-License-Identifier: MIT
+// Everything is taken at construction. SPDX-License-Identifier: MIT
 #include "parallel/expert_exchange.h"
 
 #include <algorithm>
-#include <array>
-#include <numeric>
-#include <optional>
-#include <vector>
 
-#include "parallel/output_return.h"
+#include "parallel/exchange_state.h"
 
 namespace glm {
 namespace {
 
 // kAuto: up to so many rows one all-reduce costs less than three exchanges.
 constexpr int64_t kFewRows = 64;
-// Up to so many rows of a rank, all of them go to everybody: one exchange instead of three.
-constexpr int64_t kPaddedRows = 8;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Rows of one step in the buffers of a rank.
-struct Sizes {
-  bool all_to_all = false;
-  int64_t own = 0;       // rows that this rank brings
-  int64_t sent = 0;      // copies of them, one per destination
-  int64_t received = 0;  // rows that arrive
-};
-
-OutputReturn::Sizes return_sizes(const ExpertExchange::Config& config, const Sizes& sizes) {
+OutputReturn::Sizes return_sizes(const ExpertExchange::Config& config, const ExchangeSizes& sizes) {
   const bool may_share = config.kind != ExchangeKind::kAllToAll || !sizes.all_to_all;
   return {may_share ? config.max_rows : sizes.own, sizes.received, config.hidden, config.top_k};
 }
 
 bool may_reduce(const GridShape& shape) { return shape.expert <= shape.tensor; }
 
-Sizes sizes_of(const GridShape& shape, const ExpertExchange::Config& config) {
-  Sizes sizes;
+ExchangeSizes sizes_of(const GridShape& shape, const ExpertExchange::Config& config) {
+  ExchangeSizes sizes;
   sizes.all_to_all = shape.expert > 1 && config.kind != ExchangeKind::kReduce;
   sizes.own = ceil_div(config.max_rows, shape.tensor);
   const int64_t destinations =
@@ -49,67 +33,6 @@ Sizes sizes_of(const GridShape& shape, const ExpertExchange::Config& config) {
 }
 
 }  // namespace
-
-struct ExpertExchange::Impl {
-  Impl(ProcessGrid& grid_in, Device& device_in, Ops& ops_in, const Config& config_in);
-  // Left by an error between start and finish: peers must not read what goes away now.
-  ~Impl() { grid.exchange().all_to_all_cancel(); }
-  Impl(const Impl&) = delete;
-  Impl& operator=(const Impl&) = delete;
-
-  Dispatched dispatch_shared(Tensor x, Tensor experts, Tensor weights);
-  void start_rows(Tensor x, Tensor experts, Tensor weights);
-  Dispatched finish_rows();
-  void combine_shared(Tensor out, Tensor partial, Tensor shared);
-  void combine_rows(Tensor out, Tensor partial, Tensor shared);
-  void combine_outputs(Tensor out, Tensor outputs, const ExpertGroups& groups, Tensor shared);
-  void share_rows(int64_t rows);
-  bool padded_step();
-  void read_routing(Tensor experts, Tensor weights);
-  void exchange_counts();
-  void split_arrived();
-  int64_t arriving() const {
-    return std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
-  }
-  // Bytes that this rank has sent in the groups of the exchange.
-  int64_t sent_bytes() {
-    return grid.exchange().counters().sent_bytes + grid.tensor().counters().sent_bytes;
-  }
-
-  ProcessGrid& grid;
-  Device& device;
-  Ops& ops;
-  Config config;
-  Sizes sizes;
-  ExchangeCounters counters;
-
-  // Of the step.
-  std::vector<int64_t> step_rows;  // per data rank; empty: not known
-
-  // Of the time between dispatch and combine.
-  bool reduce = true;
-  int64_t first_own = 0;  // own rows of x: [first_own, first_own + n_own)
-  int64_t n_own = 0;
-  Dispatched local;    // reduce: what dispatch_finish() gives
-  Tensor own_weights;  // reproducible: [n_own, top_k]
-
-  RowPlan plan;
-  // Per rank of the exchange group, or of the tensor group (share).
-  std::vector<int64_t> recv_rows, ones, share;
-  std::vector<int32_t> send_counts, recv_counts;
-
-  // Host sides of small things. Routing: a row is top_k experts, then top_k weights as bits.
-  std::vector<int32_t> host_experts, host_masked, recv_routing, split_routing;
-  std::vector<float> host_weights;
-
-  Tensor masked;                  // [max_rows, top_k] i32
-  Tensor experts_in, weights_in;  // [received, top_k]
-  Tensor rows_out, rows_in;       // [sent, hidden], [received, hidden]
-  Tensor index;                   // [sent] i32: own row of each sent one
-  Tensor zero_row, zero_index;    // [1, hidden], [own] i32
-  Tensor own_sum, own_shared;     // [own, hidden]
-  std::optional<OutputReturn> outputs_back;
-};
 
 ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
                            Device& device_in,
@@ -197,132 +120,6 @@ void ExpertExchange::Impl::combine_shared(Tensor out, Tensor partial, Tensor sha
   grid.tensor().all_reduce_sum(out);
 }
 
-// --- ranks that bring rows of their own
-
-// Tensor ranks hold the same rows and bring an even part of them each.
-void ExpertExchange::Impl::share_rows(int64_t rows) {
-  const int64_t tensor = grid.shape().tensor;
-  for (int64_t t = 0; t < tensor; ++t)
-    share[static_cast<size_t>(t)] = rows * (t + 1) / tensor - rows * t / tensor;
-  first_own = rows * grid.coord().tensor / tensor;
-  n_own = share[static_cast<size_t>(grid.coord().tensor)];
-}
-
-void ExpertExchange::Impl::read_routing(Tensor experts, Tensor weights) {
-  device.copy(host_tensor(host_experts.data(), DType::kI32, {n_own, config.top_k}),
-              experts.slice(first_own, n_own));
-  device.copy(host_tensor(host_weights.data(), DType::kF32, {n_own, config.top_k}),
-              weights.slice(first_own, n_own));
-  device.wait();
-}
-
-// Whether messages have the size that the step's rows give them. All ranks of the group decide
-// alike. Fills recv_rows if so.
-bool ExpertExchange::Impl::padded_step() {
-  if (step_rows.empty()) return false;
-  const int64_t tensor = grid.shape().tensor;
-  const auto group = static_cast<int64_t>(recv_rows.size());
-  const int64_t first = grid.coord().data * tensor / group * group / tensor;
-  for (int64_t p = 0; p < group; ++p) {
-    const int64_t rows = step_rows[static_cast<size_t>(first + p / tensor)];
-    const int64_t t = p % tensor;
-    const int64_t own = rows * (t + 1) / tensor - rows * t / tensor;
-    if (own > kPaddedRows) return false;
-    recv_rows[static_cast<size_t>(p)] = own;
-  }
-  return true;
-}
-
-void ExpertExchange::Impl::exchange_counts() {
-  const auto group = static_cast<int64_t>(recv_rows.size());
-  std::transform(plan.sent().begin(), plan.sent().end(), send_counts.begin(), [](int64_t rows) {
-    return static_cast<int32_t>(rows);
-  });
-  grid.exchange().all_to_all(host_tensor(recv_counts.data(), DType::kI32, {group, 1}),
-                             ones,
-                             host_tensor(send_counts.data(), DType::kI32, {group, 1}),
-                             ones);
-  std::copy(recv_counts.begin(), recv_counts.end(), recv_rows.begin());
-}
-
-// Experts and weights of the rows that arrived, to experts_in and weights_in.
-void ExpertExchange::Impl::split_arrived() {
-  const int64_t k = config.top_k;
-  const int64_t n = arriving();
-  // From rows of experts and weights to all experts, then all weights.
-  int32_t* split = split_routing.data();
-  for (int64_t row = 0; row < n; ++row) {
-    const int32_t* joined = recv_routing.data() + row * 2 * k;
-    std::copy_n(joined, k, split + row * k);
-    std::copy_n(joined + k, k, split + (n + row) * k);
-  }
-  device.copy(experts_in.slice(0, n), host_tensor(split, DType::kI32, {n, k}));
-  device.copy(weights_in.slice(0, n), host_tensor(split + n * k, DType::kF32, {n, k}));
-}
-
-void ExpertExchange::Impl::start_rows(Tensor x, Tensor experts, Tensor weights) {
-  share_rows(x.rows());
-  read_routing(experts, weights);
-  own_weights = weights.slice(first_own, n_own);
-  const bool padded = padded_step();
-  plan.make(host_experts, host_weights, n_own, padded);
-  if (!padded) exchange_counts();
-  const int64_t k = config.top_k, sent = plan.n_sent(), n = arriving();
-  GLM_CHECK(n <= sizes.received, "{} rows for a buffer of {}", n, sizes.received);
-  device.copy(index.slice(0, sent), host_tensor(plan.index().data(), DType::kI32, {sent}));
-  ops.gather_rows(rows_out.slice(0, sent), x.slice(first_own, n_own), index.slice(0, sent));
-  const std::array<AllToAllPart, 2> parts = {
-      AllToAllPart{host_tensor(recv_routing.data(), DType::kI32, {n, 2 * k}),
-                   recv_rows,
-                   host_tensor(plan.routing().data(), DType::kI32, {sent, 2 * k}),
-                   plan.sent()},
-      AllToAllPart{rows_in.slice(0, n), recv_rows, rows_out.slice(0, sent), plan.sent()}};
-  grid.exchange().all_to_all_start(parts);
-  const auto self = static_cast<size_t>(grid.exchange().rank());
-  for (size_t p = 0; p < plan.needed().size(); ++p)
-    if (p != self) counters.rows_sent += plan.needed()[p];
-}
-
-ExpertExchange::Dispatched ExpertExchange::Impl::finish_rows() {
-  grid.exchange().all_to_all_wait();
-  split_arrived();
-  const int64_t n = arriving();
-  return {rows_in.slice(0, n), experts_in.slice(0, n), weights_in.slice(0, n)};
-}
-
-void ExpertExchange::Impl::combine_rows(Tensor out, Tensor partial, Tensor shared) {
-  const bool alone = grid.shape().tensor == 1;  // own rows are all rows
-  const Tensor returned = rows_out.slice(0, plan.n_sent());
-  grid.exchange().all_to_all(returned, plan.sent(), partial, recv_rows);
-  const Tensor sum = alone ? out : own_sum.slice(0, n_own);
-  ops.gather_rows(sum, zero_row, zero_index.slice(0, n_own));
-  int64_t first = 0;
-  for (size_t p = 0; p < plan.sent().size(); ++p) {
-    const int64_t rows = plan.needed()[p];
-    ops.scatter_add_rows(sum, returned.slice(first, rows), index.slice(first, rows));
-    first += plan.sent()[p];
-  }
-  if (!shared.absent()) {
-    const Tensor part = alone ? shared : own_shared.slice(0, n_own);
-    if (!alone) grid.tensor().reduce_scatter_sum(part, shared, share);
-    ops.add(sum, part);
-  }
-  if (!alone) grid.tensor().all_gather(out, sum, share);
-}
-
-void ExpertExchange::Impl::combine_outputs(Tensor out,
-                                           Tensor outputs,
-                                           const ExpertGroups& groups,
-                                           Tensor shared) {
-  const bool all_rows = reduce || grid.shape().tensor == 1;
-  const Tensor sum = all_rows ? out : own_sum.slice(0, n_own);
-  const std::span<const int64_t> from =
-      reduce ? std::span<const int64_t>() : std::span<const int64_t>(recv_rows);
-  outputs_back->run(sum, {outputs, groups, from}, host_experts, own_weights);
-  if (!shared.absent()) ops.add(sum, shared.slice(first_own, n_own));
-  if (!all_rows) grid.tensor().all_gather(out, sum, share);
-}
-
 // --- the class
 
 ExpertExchange::ExpertExchange(ProcessGrid& grid, Device& device, Ops& ops, const Config& config)
@@ -403,7 +200,7 @@ int64_t ExpertExchange::max_dispatched_rows(const GridShape& shape, const Config
 }
 
 int64_t ExpertExchange::buffer_bytes(const GridShape& shape, const Config& config) {
-  const Sizes sizes = sizes_of(shape, config);
+  const ExchangeSizes sizes = sizes_of(shape, config);
   const int64_t k = config.top_k;
   const int64_t masked = may_reduce(shape) && shape.expert > 1 ? config.max_rows * k : 0;
   const int64_t back =

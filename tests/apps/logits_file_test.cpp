@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include <hdf5.h>
 
@@ -135,6 +136,34 @@ TEST(LogitsFile, MixturesOfExperts) {
     expect_recorded(expected, 4, {"--data", "4", "--expert", "4", "--expert-exchange", "alltoall"});
     expect_recorded(expected, 3, {"--tensor", "3"});
     expect_recorded(expected, 5, {});
+  }
+}
+
+// Every logit to the bit, whatever the number of ranks, where default mode may differ.
+TEST(LogitsFile, ReproducibleOnAnyNumberOfRanks) {
+  const Expected expected = tiny_expected("sum");
+  const std::string path = scratch() / "reproducible.h5";
+  std::vector<Dump> dumps;
+  const std::vector<std::pair<int, Args>> grids = {
+      {1, {}},
+      {3, {"--tensor", "3"}},
+      {4, {"--data", "2", "--tensor", "2", "--expert-exchange", "alltoall"}},
+      {4, {"--pipeline", "2", "--tensor", "2", "--expert-exchange", "reduce"}}};
+  for (const auto& [ranks, grid] : grids) {
+    Args args = {
+        "--model", model_file("tiny", "q40"), "--tokens", comma_separated(expected.prompt)};
+    args.insert(args.end(), {"--temperature", "0", "--max-tokens", "8", "--reproducible"});
+    args.insert(args.end(), {"--dump-logits", path});
+    args.insert(args.end(), grid.begin(), grid.end());
+    ASSERT_EQ(expect_good(infer(ranks, args)).code, 0);
+    dumps.push_back(read_dump(path));
+    std::filesystem::remove(path);
+  }
+  ASSERT_GT(dumps[0].logits.size(), 0u);
+  for (const Dump& dump : dumps) {
+    EXPECT_EQ(dump.tokens, dumps[0].tokens);
+    ASSERT_EQ(dump.logits.size(), dumps[0].logits.size());
+    EXPECT_EQ(std::memcmp(dump.logits.data(), dumps[0].logits.data(), 4 * dump.logits.size()), 0);
   }
 }
 

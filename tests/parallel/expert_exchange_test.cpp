@@ -393,19 +393,5 @@ TEST(ExpertExchange, MoreRowsThanPlannedAreRefused) {
                Error);
 }
 
-TEST(ExpertPlacement, EveryExpertHasTheShareThatHoldsIt) {
-  for (int experts = 1; experts <= 40; ++experts)
-    for (int shares = 1; shares <= 16; ++shares) {
-      const ExpertPlacement placement{experts, shares, 1};
-      EXPECT_EQ(placement.begin(0), 0);
-      EXPECT_EQ(placement.begin(shares), experts);
-      for (int expert = 0; expert < experts; ++expert) {
-        const int share = placement.share_of(expert);
-        EXPECT_LE(placement.begin(share), expert);
-        EXPECT_LT(expert, placement.begin(share + 1));
-      }
-    }
-}
-
 }  // namespace
 }  // namespace glm

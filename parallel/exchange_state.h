@@ -1,0 +1,87 @@
+// The state of an ExpertExchange, and its two ways: expert_exchange.cpp holds the one for ranks
+// that share their tokens, row_exchange.cpp the one for ranks that bring rows of their own.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <numeric>
+#include <optional>
+#include <vector>
+
+#include "parallel/expert_exchange.h"
+#include "parallel/output_return.h"
+
+namespace glm {
+
+// Up to so many rows of a rank, all of them go to everybody: one exchange instead of three.
+inline constexpr int64_t kPaddedRows = 8;
+
+// Rows of one step in the buffers of a rank.
+struct ExchangeSizes {
+  bool all_to_all = false;
+  int64_t own = 0;       // rows that this rank brings
+  int64_t sent = 0;      // copies of them, one per destination
+  int64_t received = 0;  // rows that arrive
+};
+
+struct ExpertExchange::Impl {
+  Impl(ProcessGrid& grid_in, Device& device_in, Ops& ops_in, const Config& config_in);
+  // Left by an error between start and finish: peers must not read what goes away now.
+  ~Impl() { grid.exchange().all_to_all_cancel(); }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  Dispatched dispatch_shared(Tensor x, Tensor experts, Tensor weights);
+  void start_rows(Tensor x, Tensor experts, Tensor weights);
+  Dispatched finish_rows();
+  void combine_shared(Tensor out, Tensor partial, Tensor shared);
+  void combine_rows(Tensor out, Tensor partial, Tensor shared);
+  void combine_outputs(Tensor out, Tensor outputs, const ExpertGroups& groups, Tensor shared);
+  void share_rows(int64_t rows);
+  bool padded_step();
+  void read_routing(Tensor experts, Tensor weights);
+  void exchange_counts();
+  void split_arrived();
+  int64_t arriving() const {
+    return std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
+  }
+  // Bytes that this rank has sent in the groups of the exchange.
+  int64_t sent_bytes() {
+    return grid.exchange().counters().sent_bytes + grid.tensor().counters().sent_bytes;
+  }
+
+  ProcessGrid& grid;
+  Device& device;
+  Ops& ops;
+  Config config;
+  ExchangeSizes sizes;
+  ExchangeCounters counters;
+
+  // Of the step.
+  std::vector<int64_t> step_rows;  // per data rank; empty: not known
+
+  // Of the time between dispatch and combine.
+  bool reduce = true;
+  int64_t first_own = 0;  // own rows of x: [first_own, first_own + n_own)
+  int64_t n_own = 0;
+  Dispatched local;    // reduce: what dispatch_finish() gives
+  Tensor own_weights;  // reproducible: [n_own, top_k]
+
+  RowPlan plan;
+  // Per rank of the exchange group, or of the tensor group (share).
+  std::vector<int64_t> recv_rows, ones, share;
+  std::vector<int32_t> send_counts, recv_counts;
+
+  // Host sides of small things. Routing: a row is top_k experts, then top_k weights as bits.
+  std::vector<int32_t> host_experts, host_masked, recv_routing, split_routing;
+  std::vector<float> host_weights;
+
+  Tensor masked;                  // [max_rows, top_k] i32
+  Tensor experts_in, weights_in;  // [received, top_k]
+  Tensor rows_out, rows_in;       // [sent, hidden], [received, hidden]
+  Tensor index;                   // [sent] i32: own row of each sent one
+  Tensor zero_row, zero_index;    // [1, hidden], [own] i32
+  Tensor own_sum, own_shared;     // [own, hidden]
+  std::optional<OutputReturn> outputs_back;
+};
+
+}  // namespace glm
