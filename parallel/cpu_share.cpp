@@ -111,7 +111,12 @@ CpuShare cpu_share(int node_rank, int node_size) {
   const auto cores = static_cast<int64_t>(node.size());
   int64_t begin = cores * node_rank / node_size;
   int64_t end = cores * (node_rank + 1) / node_size;
-  if (cores < node_size) end = begin + 1;  // several ranks share a core
+  if (cores < node_size) {
+    // Several ranks share a core. Neighbours work at the same time (tensor groups), so they get
+    // different ones.
+    begin = node_rank % cores;
+    end = begin + 1;
+  }
   // Bound to as many cores as the share has: the launcher was told which.
   if (static_cast<int64_t>(own.size()) == end - begin && own.size() > 1) return {own, false};
   CpuShare share;

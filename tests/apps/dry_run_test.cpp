@@ -50,7 +50,15 @@ TEST(DryRun, Glm45AirNeedsAbout60GigabytesAtQ40) {
 }
 
 TEST(DryRun, ThePlanOfFourRanksAddsUp) {
-  const Json json = plan(0, {"--model", folder_with_config("air", config_air()), "--ranks", "4"});
+  const Json json = plan(0,
+                         {"--model",
+                          folder_with_config("air", config_air()),
+                          "--ranks",
+                          "4",
+                          "--pipeline",
+                          "2",
+                          "--tensor",
+                          "2"});
   EXPECT_EQ(json["ranks"].size(), 4u);
   EXPECT_EQ(json["grid"], Json({{"data", 1}, {"pipeline", 2}, {"tensor", 2}, {"expert", 2}}));
   expect_sums(json);

@@ -226,6 +226,17 @@ TEST(ShardOf, EveryElementIsHeldOnce) {
       }
 }
 
+TEST(ShardOf, EveryElementIsHeldOnceByUnequalRanks) {
+  for (const ModelConfig& config : odd_models())
+    for (const GridShape& shape : legal_grids(8, config.is_moe())) {
+      Capacities capacities;
+      for (int rank = 0; rank < shape.world(); ++rank) capacities.push_back(1 + (rank * 5) % 4);
+      check_grid(config, shape, default_dtypes(DType::kQ40), Numerics::kDefault, capacities);
+      check_grid(config, shape, default_dtypes(DType::kF32), Numerics::kReproducible, capacities);
+      if (HasFatalFailure()) return;
+    }
+}
+
 TEST(ShardOf, EveryElementIsHeldOnceInReproducibleMode) {
   for (const ModelConfig& config : odd_models())
     for (const GridShape& shape : legal_grids(8, config.is_moe())) {
