@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "tests/parallel/conformance.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <numeric>
@@ -196,6 +197,34 @@ float group_sum(Communicator& group, float value) {
   return value;
 }
 
+// Posted rows are copied, so their memory is free at once; they keep their order among themselves
+// and with what is sent; more of them than may be under way wait for the receiver.
+void posted_rows_arrive_later_in_order(Communicator& world) {
+  constexpr int kRounds = 3 * kMostPosted;
+  constexpr int64_t kRows = 5000;
+  const int last = world.size() - 1;
+  if (last == 0) return;
+  std::vector<float> x(static_cast<size_t>(kRows));
+  if (world.rank() == 0) {
+    for (int i = 0; i < kRounds; ++i) {
+      std::fill(x.begin(), x.end(), static_cast<float>(i));
+      if (i % 5 == 4)
+        world.send(floats(x), last);
+      else
+        world.post(floats(x), last);
+      world.progress();
+      std::fill(x.begin(), x.end(), -1.0f);
+    }
+  } else if (world.rank() == last) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    for (int i = 0; i < kRounds; ++i) {
+      world.recv(floats(x), 0);
+      EXPECT_EQ(x, std::vector<float>(x.size(), static_cast<float>(i)));
+    }
+  }
+  world.barrier();
+}
+
 void split_makes_groups_by_color_in_key_order(Communicator& world) {
   const int rank = world.rank(), size = world.size();
   const auto parity = world.split(rank % 2, -rank, "parity");
@@ -347,6 +376,7 @@ constexpr ConformanceCase kCases[] = {
     {"AllToAllTakesUnevenRowsOfAnyDtype", all_to_all_takes_uneven_rows_of_any_dtype},
     {"BroadcastReachesAllFromAnyRoot", broadcast_reaches_all_from_any_root},
     {"AChainOfSendsCarriesRows", a_chain_of_sends_carries_rows},
+    {"PostedRowsArriveLaterInOrder", posted_rows_arrive_later_in_order},
     {"MessagesOfTwoRanksKeepTheirOrder", messages_of_two_ranks_keep_their_order},
     {"SplitMakesGroupsByColorInKeyOrder", split_makes_groups_by_color_in_key_order},
     {"GroupsDoNotHearEachOther", groups_do_not_hear_each_other},
