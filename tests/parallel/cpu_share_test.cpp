@@ -29,6 +29,10 @@ TEST(CpuShare, MoreRanksThanCoresGetOneEach) {
   const auto ranks = static_cast<int>(3 * cpu_share(0, 1).cores.size() + 1);
   for (int rank = 0; rank < ranks; ++rank) EXPECT_EQ(cpu_share(rank, ranks).cores.size(), 1u);
   EXPECT_TRUE(ranks_exceed_cores(ranks));
+  if (cpu_share(0, 1).cores.size() > 1) {
+    // Neighbours work at the same time.
+    EXPECT_NE(cpu_share(0, ranks).cores, cpu_share(1, ranks).cores);
+  }
 }
 
 TEST(CpuShare, BindingNarrowsTheMask) {
