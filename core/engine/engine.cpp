@@ -25,9 +25,9 @@ bool is_prefill(const StepPlan& plan) {
   });
 }
 
-// A binomial tree under rank 0: the rank that tells `rank`, and the largest distance at which it
-// tells others. Tellers have lower ranks, so they are of the same stage or an earlier one, and
-// never wait for those they tell.
+// A binomial tree under rank 0: a rank is told by the one whose number lacks its lowest bit.
+// Tellers have lower ranks, so they are of the same stage or an earlier one, and never wait for
+// those they tell.
 int lowest_bit(int rank) { return rank & -rank; }
 
 }  // namespace

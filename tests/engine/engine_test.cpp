@@ -87,6 +87,7 @@ TEST(Engine, LostPagesChangeNothing) {
 TEST(Engine, ReproducibleBitsDoNotDependOnCompany) {
   std::vector<Request> all(requests().begin(), requests().begin() + 6);
   for (Request& request : all) request.all_logits = true;
+  int64_t preempted = 0;
   for (const DType dtype : {DType::kF32, DType::kQ40}) {
     const fs::path model = converted(kTiny, dtype);
     std::vector<RunResult> one;
@@ -101,13 +102,14 @@ TEST(Engine, ReproducibleBitsDoNotDependOnCompany) {
       options.max_rows = 19;
       options.kv_blocks = 9;
       const RunResult together = run_on_threads(model, options, all);
-      EXPECT_GT(together.preempted, 0);
+      preempted += together.preempted;
       for (size_t i = 0; i < all.size(); ++i) {
         EXPECT_EQ(together.answers[i], one[i].answers[0]) << i;
         EXPECT_TRUE(together.logits[i] == one[i].logits[0]) << i;
       }
     }
   }
+  EXPECT_GT(preempted, 0) << "the cache is too large for this test";
 }
 
 TEST(Engine, HandsOverEachPositionOnce) {
