@@ -5,6 +5,7 @@
 
 #include "apps/infer_run.h"
 #include "apps/program.h"
+#include "core/base/fault.h"
 #include "core/base/rng.h"
 #include "parallel/mpi_launch.h"
 
@@ -29,22 +30,32 @@ void compare_options(MpiSession& session, int argc, char** argv) {
   });
 }
 
-int run(MpiSession& session, const ParsedCommand& command) {
-  if (command.kind != ParsedCommand::Kind::kRun) {
+int answer(MpiSession& session, const Job& job, StepContext& where) {
+  if (job.options.batch) return run_batch(session, job, where);
+  return job.options.benchmark ? run_benchmark(session, job, where)
+                               : run_answer(session, job, where);
+}
+
+int run(MpiSession& session, const ParsedCommand& command, int argc, char** argv) {
+  const bool valid = command.kind == ParsedCommand::Kind::kRun;
+  StepContext& where = session.context();
+  session.configure(
+      {.timeout_seconds = (valid ? command.options : InferOptions()).timeout, .context = &where});
+  fault_point({"init", session.world().rank()});
+  compare_options(session, argc, argv);
+  if (!valid) {
     session.on_root([&] {
       if (command.kind == ParsedCommand::Kind::kError) throw Error(ExitCode::kUsage, command.text);
       write_out(command.text + "\n");
     });
     return 0;
   }
-  StepContext where;
-  session.configure({.timeout_seconds = command.options.timeout, .context = &where});
   const Job job = prepare_job(session, command.options);
   if (job.options.dry_run) return run_dry(session, job);
   bind_process(job.cores);
-  if (job.options.batch) return run_batch(session, job, where);
-  return job.options.benchmark ? run_benchmark(session, job, where)
-                               : run_answer(session, job, where);
+  const int code = answer(session, job, where);
+  fault_point({"finalize", session.world().rank()});
+  return code;
 }
 
 // A process of its own needs no MPI to explain itself. Of the tasks of a Slurm step that know
@@ -69,7 +80,6 @@ int main(int argc, char** argv) {
   if (command.kind != glm::ParsedCommand::Kind::kRun && glm::started_alone())
     return glm::explain(command);
   return glm::run_mpi_program(argc, argv, glm::kProgram, [&](glm::MpiSession& session) {
-    glm::compare_options(session, argc, argv);
-    return glm::run(session, command);
+    return glm::run(session, command, argc, argv);
   });
 }

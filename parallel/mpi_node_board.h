@@ -1,14 +1,13 @@
-// Memory that the ranks of one host share: a heartbeat of each, and the choice of the one rank that
-// reports an error. SPDX-License-Identifier: MIT
+// Memory that the ranks of one host share: a heartbeat of each, which of them are gone, and the
+// choice of the one rank that reports an error. SPDX-License-Identifier: MIT
 #pragma once
 
 #include <array>
 #include <atomic>
-#include <condition_variable>
+#include <csignal>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -16,6 +15,19 @@
 #include <mpi.h>
 
 namespace glm {
+
+// Holds the launcher's SIGTERM back for NodeBoard's thread. Before MPI_Init, so that the threads of
+// the MPI library hold it back as well.
+class HeldSignal {
+ public:
+  HeldSignal();
+  ~HeldSignal();
+  HeldSignal(const HeldSignal&) = delete;
+  HeldSignal& operator=(const HeldSignal&) = delete;
+
+ private:
+  sigset_t before_;
+};
 
 class NodeBoard {
  public:
@@ -25,12 +37,27 @@ class NodeBoard {
   NodeBoard(const NodeBoard&) = delete;
   NodeBoard& operator=(const NodeBoard&) = delete;
 
+  // What the thread finds out; it ends the process.
+  struct Alarms {
+    // A rank of this host has shown nothing for `patience` seconds. This finds one that stands
+    // still while all others compute and nobody waits for it.
+    std::function<void()> lost;
+    // SIGTERM: the launcher ends the job, perhaps because of a rank that is gone (gone_text()).
+    std::function<void()> ended;
+  };
   // Starts the thread that shows, ten times a second, that this process runs, and looks at the
-  // others: it calls `lost` when one of them has shown nothing for `patience` seconds. This finds
-  // a rank that stands still while all others compute and nobody waits for it.
-  void start_heartbeat(double patience, const std::function<void()>& lost);
-  // "rank 3 on host n1 has not shown a heartbeat for 5.1 s: stopped or swapped out?", or "".
+  // others.
+  void start_heartbeat(double patience, const Alarms& alarms);
+  // Ends the thread; the rank leaves in good order.
+  void stop();
+  // "rank 3 on host n1 has not shown a heartbeat for 5.1 s: stopped or swapped out?", or, of one
+  // that runs, "rank 3 on host n1 has waited for nobody for 5.1 s: busy or hung?", or "".
   std::string stalled_text() const;
+  // This rank looks for messages: it is not the one the others wait for.
+  void polled() const;
+  // "rank 3 on host n1 is gone: killed, or ended without a word", or "". Not those that were told
+  // to end.
+  std::string gone_text() const;
   // True for one rank of the host, once.
   bool elect() const;
   // Gives the shared memory back; collective, before MPI_Finalize.
@@ -40,13 +67,16 @@ class NodeBoard {
   // MPI aligns windows to 8 bytes; the padding keeps beats of two ranks off one cache line.
   struct Slot {
     std::atomic<int64_t> beat_ns{0};  // monotonic clock of the host, 0 before the first
+    std::atomic<int64_t> poll_ns{0};  // when it last looked for messages
     std::atomic<int> world_rank{-1};
     std::atomic<int> reporter{0};  // of slot 0: somebody has been elected
-    std::array<char, 112> padding{};
+    std::atomic<int> process{0};   // as its own host knows it
+    std::atomic<int> ending{0};    // it was told to end, or ends in good order
+    std::array<char, 96> padding{};
   };
   void beat();
   bool somebody_lost(double elapsed);
-  void stop();
+  void wait_for_signal();
 
   std::string host_;
   MPI_Win window_ = MPI_WIN_NULL;
@@ -54,16 +84,15 @@ class NodeBoard {
   std::unique_ptr<Slot> own_memory_;  // a host with one rank needs no window
   Slot* mine_ = nullptr;
   std::thread thread_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  bool stopping_ = false;
+  std::atomic<bool> stopping_{false};
   double patience_ = 0;
-  std::function<void()> lost_;
+  Alarms alarms_;
   struct Watch {
     int64_t beat_ns = 0;
     double silent = 0;  // seconds of our own running time
   };
   std::vector<Watch> watches_;
+  std::vector<bool> visible_;  // whose process can be seen: containers may hide those of others
 };
 
 }  // namespace glm

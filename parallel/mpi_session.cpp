@@ -4,29 +4,39 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <condition_variable>
+#include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <limits>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <thread>
 
 #include <mpi.h>
+#include <pthread.h>
 #include <unistd.h>
 
+#include "core/base/fault.h"
 #include "parallel/group_communicator.h"
 #include "parallel/mpi_launch.h"
 #include "parallel/mpi_node_board.h"
 #include "parallel/mpi_transport.h"
+#include "parallel/progress.h"
 
 namespace glm {
 namespace {
 
 // A rank that does not report waits this long to be ended with the job.
 constexpr auto kLongestFarewell = std::chrono::seconds(10);
-// Between the reports of neighbouring hosts: the first one ends the job before the next speaks.
-constexpr auto kHostDelay = std::chrono::milliseconds(400);
-constexpr int kMostHostDelays = 5;
+// Between the reports of neighbouring hosts, and of ranks that can no longer elect one: the first
+// one ends the job before the next speaks.
+constexpr auto kTurnDelay = std::chrono::milliseconds(400);
+constexpr int kMostTurns = 5;
+// A process that has ended may still be seen for a moment. mpirun kills a second after its signal.
+constexpr auto kGoneDelay = std::chrono::milliseconds(50);
+constexpr int kMostGoneDelays = 16;
 // A rank that waits for a stopped one knows more to say than one that does not: it speaks first.
 constexpr double kLostGrace = 2.0;
 constexpr size_t kLongestLine = 4000;
@@ -68,6 +78,49 @@ void write_error(const std::string& program, const std::string& text) {
   }
 }
 
+void wait_for_turn(int index) {
+  std::this_thread::sleep_for(std::min(index, kMostTurns) * kTurnDelay);
+}
+
+// Ends the process by SIGTERM, as if nobody had caught it.
+[[noreturn]] void end_by_signal() {
+  std::signal(SIGTERM, SIG_DFL);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  raise(SIGTERM);
+  _exit(128 + SIGTERM);
+}
+
+// The deadline of calls of the MPI library that have none. `expired` ends the process.
+class LastWatch {
+ public:
+  LastWatch(double seconds, const std::function<void()>& expired)
+      : thread_([this, seconds, expired] {
+          std::unique_lock lock(mutex_);
+          if (!wake_.wait_for(
+                  lock, std::chrono::duration<double>(seconds), [this] { return done_; }))
+            expired();
+        }) {}
+  ~LastWatch() {
+    {
+      const std::lock_guard lock(mutex_);
+      done_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+  }
+  LastWatch(const LastWatch&) = delete;
+  LastWatch& operator=(const LastWatch&) = delete;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool done_ = false;
+  std::thread thread_;
+};
+
 std::string host_name() {
   std::array<char, 256> name{};
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
@@ -76,10 +129,11 @@ std::string host_name() {
 }  // namespace
 
 struct MpiSession::Impl {
+  std::optional<HeldSignal> held;
   std::string program;
   std::string host = host_name();
   CommOptions options;
-  StepContext leaving{"exit", 0, -1, ""};
+  StepContext context;
   bool own_mpi = false;  // initialised here, so finalised here
   MPI_Comm comm = MPI_COMM_NULL;
   MPI_Comm node = MPI_COMM_NULL;
@@ -97,7 +151,9 @@ struct MpiSession::Impl {
   void close();
   int report(const Failure& failure);
   void report_lost();
-  std::string signed_text(const std::string& text) const;
+  void report_end();
+  void report_last();
+  std::string signed_text(const std::string& text, const std::string& place) const;
 };
 
 void MpiSession::Impl::open(int* argc, char*** argv) {
@@ -128,16 +184,24 @@ void MpiSession::Impl::open(int* argc, char*** argv) {
 void MpiSession::Impl::close() {
   if (!own_mpi) return;
   own_mpi = false;
+  std::optional<LastWatch> watch;
+  if (size > 1) watch.emplace(options.timeout_seconds, [this] { report_last(); });
+  // From here on nobody speaks for a rank that is gone, and SIGTERM ends the process as usual.
+  if (board) board->stop();
+  held.reset();
+  if (board) board->release();
   world.reset();
   transport.reset();
-  if (board) board->release();
   if (node != MPI_COMM_NULL) MPI_Comm_free(&node);
   if (comm != MPI_COMM_NULL) MPI_Comm_free(&comm);
   MPI_Finalize();
 }
 
-std::string MpiSession::Impl::signed_text(const std::string& text) const {
-  return size == 1 ? text : fmt::format("{} [rank {} of {} on host {}]", text, rank, size, host);
+// place: as place_text() makes it; left out where the text says it already.
+std::string MpiSession::Impl::signed_text(const std::string& text, const std::string& place) const {
+  if (size == 1) return text;
+  const bool said = text.find(place) != std::string::npos;
+  return fmt::format("{} [rank {} of {} on host {}{}]", text, rank, size, host, said ? "" : place);
 }
 
 // Alone: says the error and returns the code. Of several ranks one speaks and ends the job; the
@@ -149,8 +213,8 @@ int MpiSession::Impl::report(const Failure& failure) {
     return code;
   }
   if (board->elect()) {
-    std::this_thread::sleep_for(std::min(node_index, kMostHostDelays) * kHostDelay);
-    write_error(program, signed_text(failure.text));
+    wait_for_turn(node_index);
+    write_error(program, signed_text(failure.text, place_text(&context)));
     MPI_Abort(MPI_COMM_WORLD, code);
   }
   std::this_thread::sleep_for(kLongestFarewell);
@@ -161,15 +225,51 @@ int MpiSession::Impl::report(const Failure& failure) {
 // process is gone.
 void MpiSession::Impl::report_lost() {
   if (board->elect()) {
-    std::this_thread::sleep_for(std::min(node_index, kMostHostDelays) * kHostDelay);
+    wait_for_turn(node_index);
     write_error(program,
                 signed_text(fmt::format("{} was last in {}; {}",
                                         transport->rank_text(rank),
                                         transport->noted_text(),
-                                        board->stalled_text())));
+                                        board->stalled_text()),
+                            {}));
   } else {
     std::this_thread::sleep_for(kLongestFarewell);
   }
+  _exit(static_cast<int>(ExitCode::kCommunication));
+}
+
+// On the heartbeat thread: the launcher ends the job. Of the rank that made it do so nothing will
+// be heard; those of its host have seen it and tell. Hosts that miss nobody keep silent.
+void MpiSession::Impl::report_end() {
+  if (size == 1 || !board->elect()) end_by_signal();
+  std::string gone = board->gone_text();
+  for (int i = 0; i < kMostGoneDelays && gone.empty(); ++i) {
+    std::this_thread::sleep_for(kGoneDelay);
+    gone = board->gone_text();
+  }
+  if (!gone.empty())
+    write_error(
+        program,
+        signed_text(
+            fmt::format(
+                "{}; {} was last in {}", gone, transport->rank_text(rank), transport->noted_text()),
+            {}));
+  end_by_signal();
+}
+
+// On a thread of close(): all ranks have come to the end, but one does not leave. The board may be
+// gone, so ranks speak in turn.
+void MpiSession::Impl::report_last() {
+  wait_for_turn(rank);
+  write_error(
+      program,
+      signed_text(fmt::format("rank {} (host {}) waited {:.3g} s in MPI_Finalize{}; another "
+                              "rank of the job does not leave",
+                              rank,
+                              host,
+                              options.timeout_seconds,
+                              place_text(&context)),
+                  {}));
   _exit(static_cast<int>(ExitCode::kCommunication));
 }
 
@@ -181,6 +281,7 @@ MpiSession::MpiSession(int* argc, char*** argv, const std::string& program)
   impl_->program = program;
   if (split_slurm_step() && started_alone()) throw Error(ExitCode::kUsage, kAdvice);
   prepare_environment();
+  if (!started_alone()) impl_->held.emplace();
   impl_->open(argc, argv);
   if (split_slurm_step() && impl_->size == 1) throw Error(ExitCode::kUsage, kAdvice);
 }
@@ -191,8 +292,11 @@ void MpiSession::configure(const CommOptions& options) {
   impl_->options = options;
   impl_->world->set_options(options);
   impl_->board->start_heartbeat(options.timeout_seconds + kLostGrace,
-                                [impl = impl_.get()] { impl->report_lost(); });
+                                {[impl = impl_.get()] { impl->report_lost(); },
+                                 [impl = impl_.get()] { impl->report_end(); }});
 }
+
+StepContext& MpiSession::context() { return impl_->context; }
 
 Communicator& MpiSession::world() { return *impl_->world; }
 int MpiSession::node_rank() const { return impl_->node_rank; }
@@ -218,8 +322,10 @@ int MpiSession::run(const std::function<int()>& body) {
     }
     // Nobody enters MPI_Finalize, which has no deadline, before all have come this far. The body's
     // own context and trace may be gone.
-    impl_->world->set_options({impl_->options.timeout_seconds, &impl_->leaving, nullptr});
+    impl_->context = {"exit", impl_->context.step, -1, ""};
+    impl_->world->set_options({impl_->options.timeout_seconds, &impl_->context, nullptr});
     impl_->world->barrier();
+    fault_point({"leave", impl_->rank});
     return code;
   } catch (...) {
     return impl_->report(describe(std::current_exception()));

@@ -27,6 +27,9 @@ class MpiSession {
   // from now on.
   void configure(const CommOptions& options);
 
+  // Where this rank is. For CommOptions::context: it is still there when an error of run() is told.
+  StepContext& context();
+
   Communicator& world();
   int node_rank() const;  // among the ranks of this host
   int node_size() const;
@@ -34,9 +37,10 @@ class MpiSession {
   std::string library_version() const;  // "Open MPI v4.1.4"
 
   // Runs body and returns its exit code. An exception becomes ONE line "glm_<program>: error: ..."
-  // on stderr per job, with rank and host: one rank of each host is elected, hosts speak one after
-  // the other, and the first to speak ends the job by MPI_Abort with the error's exit code. A job
-  // of one rank returns the code. Errors that all ranks share (options) belong into on_root().
+  // on stderr per job, with rank, host and context(): one rank of each host is elected, hosts speak
+  // one after the other, and the first to speak ends the job by MPI_Abort with the error's exit
+  // code. A job of one rank returns the code. Errors that all ranks share (options) belong into
+  // on_root().
   int run(const std::function<int()>& body);
 
   // Runs `judge` on rank 0 only and shares the verdict: on success returns everywhere; on an Error

@@ -108,6 +108,7 @@ void MpiTransport::check_piece(const Piece& piece, const MPI_Status& status, int
 }
 
 bool MpiTransport::poll(std::span<uint8_t> done) {
+  board_.polled();
   int count = 0;
   const int result = MPI_Testsome(static_cast<int>(requests_.size()),
                                   requests_.data(),

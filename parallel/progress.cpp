@@ -87,8 +87,8 @@ std::string place_text(const StepContext* context) {
   if (context->layer >= 0) {
     text = fmt::format(", layer {}", context->layer);
     if (!part.empty()) text += fmt::format(" ({})", part);
-  } else if (!part.empty()) {
-    text = fmt::format(", no layer ({})", part);
+  } else {
+    text = part.empty() ? ", no layer" : fmt::format(", no layer ({})", part);
   }
   return text + fmt::format(", {} step {}", context->phase, context->step);
 }

@@ -66,11 +66,15 @@ constexpr double kTimeout = 2;
 // Of starting and ending a job on a busy machine.
 constexpr double kOverhead = 5;
 
-Outcome run_ranks(int ranks, const std::string& mode, int rank, double timeout = kTimeout) {
+Outcome run_ranks(int ranks,
+                  const std::string& mode,
+                  int rank,
+                  double timeout = kTimeout,
+                  const std::string& before = {}) {
   // An argument of its own makes the processes of this run known among others.
   const std::string mark = "run" + std::to_string(getpid());
   std::ostringstream command;
-  command << GLM_MPIEXEC << " --oversubscribe -np " << ranks << " " << GLM_FAULT_PROGRAM << " "
+  command << before << GLM_MPIEXEC << " --oversubscribe -np " << ranks << " " << GLM_FAULT_PROGRAM << " "
           << mode << " " << rank << " " << timeout << " " << mark;
   const Outcome outcome = run_command(command.str());
   for (int i = 0; i < 30 && !leftovers(mark).empty(); ++i)
@@ -111,9 +115,24 @@ TEST(MpiFailure, AnErrorOfOneRankEndsTheJobWithItsCode) {
   expect_error(run_ranks(2, "other", 1), 1, "something else [rank 1 of 2 on host ");
 }
 
-TEST(MpiFailure, AKilledRankEndsTheJob) {
-  const Outcome outcome = run_ranks(3, "kill", 1);
+TEST(MpiFailure, AKilledRankIsNamedByAnother) {
+  for (const int rank : {0, 1}) {
+    const Outcome outcome = run_ranks(3, "kill", rank);
+    expect_error(outcome, 137, "rank " + std::to_string(rank) + " on host ");
+    EXPECT_LT(outcome.seconds, kTimeout + kOverhead);
+    if (outcome.errors.empty()) continue;
+    const std::string& line = outcome.errors[0];
+    EXPECT_NE(line.find(" is gone: killed, or ended without a word; rank "), std::string::npos)
+        << line;
+    EXPECT_NE(line.find(" was last in "), std::string::npos) << line;
+  }
+}
+
+TEST(MpiFailure, AJobThatIsToldToEndSaysNothing) {
+  const int nobody = 99;
+  const Outcome outcome = run_ranks(4, "stop-unseen", nobody, kTimeout, "timeout -s TERM 2 ");
   EXPECT_NE(outcome.code, 0);
+  EXPECT_TRUE(outcome.errors.empty()) << outcome.all_err;
   EXPECT_LT(outcome.seconds, kTimeout + kOverhead);
 }
 
