@@ -31,8 +31,9 @@ namespace {
 // A rank that does not report waits this long to be ended with the job.
 constexpr auto kLongestFarewell = std::chrono::seconds(10);
 // Between the reports of neighbouring hosts, and of ranks that can no longer elect one: the first
-// one ends the job before the next speaks.
+// one ends the job before the next speaks. Without MPI_Abort the launcher needs longer for it.
 constexpr auto kTurnDelay = std::chrono::milliseconds(400);
+constexpr auto kLastTurnDelay = std::chrono::seconds(2);
 constexpr int kMostTurns = 5;
 // A process that has ended may still be seen for a moment. mpirun kills a second after its signal.
 constexpr auto kGoneDelay = std::chrono::milliseconds(50);
@@ -78,8 +79,8 @@ void write_error(const std::string& program, const std::string& text) {
   }
 }
 
-void wait_for_turn(int index) {
-  std::this_thread::sleep_for(std::min(index, kMostTurns) * kTurnDelay);
+void wait_for_turn(int index, std::chrono::milliseconds delay = kTurnDelay) {
+  std::this_thread::sleep_for(std::min(index, kMostTurns) * delay);
 }
 
 // Ends the process by SIGTERM, as if nobody had caught it.
@@ -260,7 +261,7 @@ void MpiSession::Impl::report_end() {
 // On a thread of close(): all ranks have come to the end, but one does not leave. The board may be
 // gone, so ranks speak in turn.
 void MpiSession::Impl::report_last() {
-  wait_for_turn(rank);
+  wait_for_turn(rank, kLastTurnDelay);
   write_error(
       program,
       signed_text(fmt::format("rank {} (host {}) waited {:.3g} s in MPI_Finalize{}; another "
