@@ -74,8 +74,8 @@ Outcome run_ranks(int ranks,
   // An argument of its own makes the processes of this run known among others.
   const std::string mark = "run" + std::to_string(getpid());
   std::ostringstream command;
-  command << before << GLM_MPIEXEC << " --oversubscribe -np " << ranks << " " << GLM_FAULT_PROGRAM << " "
-          << mode << " " << rank << " " << timeout << " " << mark;
+  command << before << GLM_MPIEXEC << " --oversubscribe -np " << ranks << " " << GLM_FAULT_PROGRAM
+          << " " << mode << " " << rank << " " << timeout << " " << mark;
   const Outcome outcome = run_command(command.str());
   for (int i = 0; i < 30 && !leftovers(mark).empty(); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
