@@ -23,6 +23,16 @@ StepLimits step_limits(const RunOptions& options, size_t n_requests) {
   return limits;
 }
 
+ModelOptions model_options_of(const RunOptions& options, size_t n_requests) {
+  ModelOptions out;
+  out.limits = step_limits(options, n_requests);
+  out.kv_dtype = options.kv_dtype;
+  out.kv_blocks = options.kv_blocks > 0 ? options.kv_blocks
+                                        : out.limits.max_sequences * out.limits.max_blocks();
+  out.exchange = options.exchange;
+  return out;
+}
+
 // One rank from the open file to the end of its requests.
 void run_rank(Communicator& world,
               const ModelIndex& index,
@@ -38,13 +48,7 @@ void run_rank(Communicator& world,
   const Placement placement =
       divide_model(config, default_dtypes(body), options.shape, options.capacities)
           .placement(world.rank(), options.numerics);
-  ModelOptions model_options;
-  model_options.limits = step_limits(options, requests.size());
-  model_options.kv_dtype = options.kv_dtype;
-  model_options.kv_blocks = model_options.limits.max_sequences * model_options.limits.max_blocks();
-  if (options.kv_blocks > 0) model_options.kv_blocks = options.kv_blocks;
-  model_options.exchange = options.exchange;
-
+  const ModelOptions model_options = model_options_of(options, requests.size());
   const std::unique_ptr<Device> device = make_cpu_device();
   const std::unique_ptr<Ops> ops =
       make_ops(options.ops,
