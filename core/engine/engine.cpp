@@ -65,8 +65,16 @@ void Engine::cancel(int32_t id) {
 }
 
 void Engine::forget(int32_t id) {
-  scheduler_.forget(id);
-  own_.erase(id);
+  GLM_CHECK(scheduler_.sequence(id).finish != FinishReason::kNone, "sequence {} has not ended", id);
+  forgotten_.insert(id);
+}
+
+void Engine::drop_forgotten() {
+  for (const int32_t id : forgotten_) {
+    scheduler_.forget(id);
+    own_.erase(id);
+  }
+  forgotten_.clear();
 }
 
 const EngineListener& Engine::listener(int32_t id) const {
@@ -76,8 +84,7 @@ const EngineListener& Engine::listener(int32_t id) const {
 
 void Engine::end(int32_t id, FinishReason reason) {
   scheduler_.finish(id, reason);
-  // A copy: the listener may forget the sequence, and itself with it.
-  if (const auto on_finish = listener(id).on_finish) on_finish(id);
+  if (const auto& on_finish = listener(id).on_finish) on_finish(id);
 }
 
 void Engine::run(const EngineListener& listener) {
@@ -91,6 +98,7 @@ void Engine::run(const EngineListener& listener) {
 }
 
 bool Engine::step() {
+  drop_forgotten();
   if (in_flight_.empty()) retired_ = Clock::now();
   if (in_flight_.size() < n_ahead_) {
     StepPlan plan = scheduler_.schedule();

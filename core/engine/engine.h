@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -19,8 +20,7 @@
 
 namespace glm {
 
-// Called on the leader between steps; may call submit(), cancel() and, from on_finish, forget().
-// Any may be empty.
+// Called on the leader between steps; may call submit(), cancel() and forget(). Any may be empty.
 struct EngineListener {
   // A sampled token of a sequence, the end token left out. Returning false ends the answer
   // (FinishReason::kStop).
@@ -65,7 +65,8 @@ class Engine {
   int32_t submit(Request request, EngineListener listener);
   // Leader only, likewise: ends a sequence that has not ended (FinishReason::kCancelled).
   void cancel(int32_t id);
-  // Leader only: drops a sequence that has ended, with its tokens and its listener.
+  // Leader only: drops a sequence that has ended, with its tokens and its listener, before the next
+  // step.
   void forget(int32_t id);
 
   // Collective: returns on every rank when all submitted sequences have ended. The leader's
@@ -101,6 +102,7 @@ class Engine {
     bool prefill = false;
   };
 
+  void drop_forgotten();
   void share(const StepPlan& plan);
   StepPlan receive_plan();
   void pass_on(Tensor message);
@@ -127,8 +129,9 @@ class Engine {
   std::deque<InFlight> in_flight_;  // oldest first
   EngineListener common_;
   std::map<int32_t, EngineListener> own_;
-  std::vector<float> logits_;  // leader: [rows with logits, vocabulary], in plan order
-  std::vector<float> slice_;   // leader: one tensor rank's columns
+  std::set<int32_t> forgotten_;  // dropped when no listener of theirs can be at work
+  std::vector<float> logits_;    // leader: [rows with logits, vocabulary], in plan order
+  std::vector<float> slice_;     // leader: one tensor rank's columns
   EngineStats stats_;
   Clock::time_point start_;    // of run()
   Clock::time_point retired_;  // end of the last step, or of a pause
