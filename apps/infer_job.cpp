@@ -158,14 +158,23 @@ GridShape settle_grid(Job& job, const JobRanks& ranks) {
   const GridRequest& request = job.options.grid;
   const bool given = request.data || request.pipeline || request.tensor || request.expert;
   if (given || ranks.count == 1) return complete_grid(request, ranks.count, job.config.is_moe());
-  const GridChoice choice = choose_job_grid(job, ranks, [&](const GridShape& shape) {
+  const auto fits = [&](const GridShape& shape) {
     settle_limits(job, shape.data);
     // A batch runs with the pages of one sequence if it must.
     if (job.options.batch && !job.options.cache_tokens)
       job.model.kv_blocks = job.model.limits.max_blocks();
     settle_plan(job, shape, ranks);
     return plan_fits(job, ranks, 10);
-  });
+  };
+  GridChoice choice = choose_job_grid(job, ranks, fits);
+  // The estimates err by more than grids differ (docs/notes/grid_choice.md): as long as the default
+  // fits they only advise.
+  const GridShape usual = complete_grid({}, ranks.count, job.config.is_moe());
+  if (fits(usual)) {
+    choice.reason =
+        fmt::format("default: {} (fastest by estimate: {})", usual.text(), choice.shape.text());
+    choice.shape = usual;
+  }
   job.grid_reason = choice.reason;
   job.grid_ranking = ranking_text(choice);
   return choice.shape;

@@ -12,10 +12,19 @@ Command dry(Args args, const std::string& ranks = "4") {
 
 TEST(GridChoice, SaysWhatWasChosenAndWhy) {
   const std::string out = expect_good(dry({"--threads", "1"})).out;
+  EXPECT_NE(out.find("grid default: data 1 x pipeline 2 x tensor 2, expert 2 (fastest by estimate: "
+                     "data 1 x pipeline 1 x tensor 4"),
+            std::string::npos)
+      << out;
+  // Five estimates.
+  EXPECT_NE(out.find("decode ms"), std::string::npos) << out;
+}
+
+// The larger stage of the default grid needs 16.1 GB per rank.
+TEST(GridChoice, LeavesADefaultThatDoesNotFit) {
+  const std::string out = expect_good(dry({"--threads", "1", "--capacity", "15.9"})).out;
   EXPECT_NE(out.find("grid chosen: data 1 x pipeline 1 x tensor 4"), std::string::npos) << out;
   EXPECT_NE(out.find("next best"), std::string::npos) << out;
-  // Five estimates, one of them marked.
-  EXPECT_NE(out.find("decode ms"), std::string::npos) << out;
   EXPECT_NE(out.find("  chosen\n"), std::string::npos) << out;
 }
 
