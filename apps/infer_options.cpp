@@ -15,28 +15,12 @@ namespace {
 constexpr double kMostGigabytes = 1e9;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-template <class T>
+// Target: T or std::optional<T>.
+template <class T, class Target>
 CLI::Option* add_choice(CLI::App& app,
                         const std::string& name,
-                        T& target,
-                        std::vector<std::pair<std::string, T>> choices,
-                        const std::string& text) {
-  std::vector<std::string> names;
-  for (const auto& choice : choices) names.push_back(choice.first);
-  const auto assign = [choices, &target](const std::string& value) {
-    for (const auto& choice : choices)
-      if (choice.first == value) target = choice.second;
-  };
-  return app.add_option_function<std::string>(name, assign, text)
-      ->check(one_of(names))
-      ->type_name(fmt::format("{}", fmt::join(names, "|")));
-}
-
-template <class T>
-CLI::Option* add_choice(CLI::App& app,
-                        const std::string& name,
-                        std::optional<T>& target,
-                        std::vector<std::pair<std::string, T>> choices,
+                        Target& target,
+                        const std::vector<std::pair<std::string, T>>& choices,
                         const std::string& text) {
   std::vector<std::string> names;
   for (const auto& choice : choices) names.push_back(choice.first);
