@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "tests/support/npy.h"
 
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <regex>
 #include <stdexcept>
 
 namespace glm::testing_support {
@@ -17,14 +17,15 @@ NpyMatrix read_npy(const std::string& path) {
   const size_t header =
       static_cast<unsigned char>(bytes[8]) + 256u * static_cast<unsigned char>(bytes[9]);
   const std::string text = bytes.substr(10, header);
-  std::smatch shape;
+  const size_t shape = text.find("'shape': (");
+  long long rows = 0, cols = 0;
   if (text.find("'<f4'") == std::string::npos ||
-      text.find("'fortran_order': False") == std::string::npos ||
-      !std::regex_search(text, shape, std::regex(R"(\((\d+), (\d+)\))")))
+      text.find("'fortran_order': False") == std::string::npos || shape == std::string::npos ||
+      std::sscanf(text.c_str() + shape, "'shape': (%lld, %lld)", &rows, &cols) != 2)
     throw std::runtime_error(path + ": not a matrix of float32: " + text);
   NpyMatrix out;
-  out.rows = std::stoll(shape[1]);
-  out.cols = std::stoll(shape[2]);
+  out.rows = rows;
+  out.cols = cols;
   out.values.resize(static_cast<size_t>(out.rows * out.cols));
   if (bytes.size() != 10 + header + out.values.size() * 4)
     throw std::runtime_error(path + ": wrong size");
