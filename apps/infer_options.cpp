@@ -141,6 +141,74 @@ std::vector<double> parse_gigabytes(const std::string& text) {
   }
 }
 
+void add_report_options(CLI::App& app, InferOptions& o) {
+  const auto group = [](CLI::Option* option) { option->group("Reports"); };
+  group(app.add_flag("--dry-run", o.dry_run, "Print grid and bytes per rank, load nothing"));
+  group(app.add_option(
+               "--ranks", o.ranks, "Ranks to plan for with --dry-run (default: those running)")
+            ->check(integer_in(1, 1 << 20))
+            ->type_name("N"));
+  group(add_choice<DType>(app,
+                          "--dtype",
+                          o.dtype,
+                          {{"f32", DType::kF32},
+                           {"bf16", DType::kBF16},
+                           {"f16", DType::kF16},
+                           {"q80", DType::kQ80},
+                           {"q40", DType::kQ40}},
+                          "Weights to plan for when --model is a folder (default q40)"));
+  group(app.add_option("--dump-logits", o.dump_logits, "Write all logits to this HDF5 file")
+            ->type_name("PATH"));
+  group(app.add_flag("--json", o.json, "The last line of stdout is a JSON object"));
+  group(app.add_flag("--benchmark", o.benchmark, "Measure prefill and decode on random tokens"));
+  group(app.add_option("--prompt-tokens", o.prompt_tokens, "Prompt length of --benchmark")
+            ->check(integer_in(1, 1 << 30))
+            ->type_name("N")
+            ->capture_default_str());
+  group(app.add_option("--sequences", o.sequences, "Prompts that --benchmark runs at once")
+            ->check(integer_in(1, 4096))
+            ->type_name("N")
+            ->capture_default_str());
+  group(app.add_option("--repeat", o.repeat, "Runs of --benchmark; medians are reported")
+            ->check(integer_in(1, 10000))
+            ->type_name("N")
+            ->capture_default_str());
+}
+
+void judge_batch(const InferOptions& o, bool has_prompt) {
+  if (!o.batch) {
+    if (o.output || o.resume || o.max_sequences || o.cache_tokens)
+      fail(ExitCode::kUsage,
+           "--output, --resume, --max-sequences and --cache-tokens go with --batch only");
+    return;
+  }
+  if (has_prompt || o.benchmark || o.dump_logits)
+    fail(ExitCode::kUsage,
+         "--batch brings its own prompts: leave out --prompt, --prompt-file, --tokens, --benchmark "
+         "and --dump-logits");
+  if (!o.output && !o.dry_run)
+    fail(ExitCode::kUsage, "--batch needs --output, a file for the answers");
+}
+
+void judge(const InferOptions& o) {
+  if (o.model.empty()) fail(ExitCode::kUsage, "--model needs a path");
+  judge_rank_options(o);
+  const bool has_prompt = o.prompt || o.prompt_file || o.tokens;
+  if (!has_prompt && !o.dry_run && !o.benchmark && !o.batch)
+    fail(ExitCode::kUsage,
+         "no prompt: give --prompt, --prompt-file, --tokens or --batch (--help lists all options)");
+  judge_batch(o, has_prompt);
+  if (o.benchmark && (has_prompt || o.dump_logits))
+    fail(ExitCode::kUsage,
+         "--benchmark makes its own prompt: leave out --prompt, --tokens and --dump-logits");
+  for (const std::string& stop : o.stop)
+    if (stop.empty()) fail(ExitCode::kUsage, "--stop needs a text of at least one byte");
+  if (o.ranks && !o.dry_run)
+    fail(ExitCode::kUsage, "--ranks belongs to --dry-run; start ranks with mpirun -np N");
+}
+
+}  // namespace
+
 void add_rank_options(CLI::App& app, InferOptions& o) {
   const auto group = [](CLI::Option* option) { option->group("Ranks and machine"); };
   const auto axis = [&](const char* name, std::optional<int>& target, const char* text) {
@@ -196,75 +264,11 @@ void add_rank_options(CLI::App& app, InferOptions& o) {
       "--no-verify", [&o] { o.verify = false; }, "Skip the checksums while loading"));
 }
 
-void add_report_options(CLI::App& app, InferOptions& o) {
-  const auto group = [](CLI::Option* option) { option->group("Reports"); };
-  group(app.add_flag("--dry-run", o.dry_run, "Print grid and bytes per rank, load nothing"));
-  group(app.add_option(
-               "--ranks", o.ranks, "Ranks to plan for with --dry-run (default: those running)")
-            ->check(integer_in(1, 1 << 20))
-            ->type_name("N"));
-  group(add_choice<DType>(app,
-                          "--dtype",
-                          o.dtype,
-                          {{"f32", DType::kF32},
-                           {"bf16", DType::kBF16},
-                           {"f16", DType::kF16},
-                           {"q80", DType::kQ80},
-                           {"q40", DType::kQ40}},
-                          "Weights to plan for when --model is a folder (default q40)"));
-  group(app.add_option("--dump-logits", o.dump_logits, "Write all logits to this HDF5 file")
-            ->type_name("PATH"));
-  group(app.add_flag("--json", o.json, "The last line of stdout is a JSON object"));
-  group(app.add_flag("--benchmark", o.benchmark, "Measure prefill and decode on random tokens"));
-  group(app.add_option("--prompt-tokens", o.prompt_tokens, "Prompt length of --benchmark")
-            ->check(integer_in(1, 1 << 30))
-            ->type_name("N")
-            ->capture_default_str());
-  group(app.add_option("--sequences", o.sequences, "Prompts that --benchmark runs at once")
-            ->check(integer_in(1, 4096))
-            ->type_name("N")
-            ->capture_default_str());
-  group(app.add_option("--repeat", o.repeat, "Runs of --benchmark; medians are reported")
-            ->check(integer_in(1, 10000))
-            ->type_name("N")
-            ->capture_default_str());
-}
-
-void judge_batch(const InferOptions& o, bool has_prompt) {
-  if (!o.batch) {
-    if (o.output || o.resume || o.max_sequences || o.cache_tokens)
-      fail(ExitCode::kUsage,
-           "--output, --resume, --max-sequences and --cache-tokens go with --batch only");
-    return;
-  }
-  if (has_prompt || o.benchmark || o.dump_logits)
-    fail(ExitCode::kUsage,
-         "--batch brings its own prompts: leave out --prompt, --prompt-file, --tokens, --benchmark "
-         "and --dump-logits");
-  if (!o.output && !o.dry_run)
-    fail(ExitCode::kUsage, "--batch needs --output, a file for the answers");
-}
-
-void judge(const InferOptions& o) {
-  if (o.model.empty()) fail(ExitCode::kUsage, "--model needs a path");
+void judge_rank_options(const InferOptions& o) {
   if (o.device == "cuda")
     fail(ExitCode::kUsage,
          "--device cuda: CUDA operations are not part of this version; use --device cpu or auto");
-  const bool has_prompt = o.prompt || o.prompt_file || o.tokens;
-  if (!has_prompt && !o.dry_run && !o.benchmark && !o.batch)
-    fail(ExitCode::kUsage,
-         "no prompt: give --prompt, --prompt-file, --tokens or --batch (--help lists all options)");
-  judge_batch(o, has_prompt);
-  if (o.benchmark && (has_prompt || o.dump_logits))
-    fail(ExitCode::kUsage,
-         "--benchmark makes its own prompt: leave out --prompt, --tokens and --dump-logits");
-  for (const std::string& stop : o.stop)
-    if (stop.empty()) fail(ExitCode::kUsage, "--stop needs a text of at least one byte");
-  if (o.ranks && !o.dry_run)
-    fail(ExitCode::kUsage, "--ranks belongs to --dry-run; start ranks with mpirun -np N");
 }
-
-}  // namespace
 
 ParsedCommand parse_infer_command(int argc, char** argv) {
   ParsedCommand command;

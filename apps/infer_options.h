@@ -7,10 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "apps/launch.h"
 #include "core/base/dtype.h"
 #include "kernels/ops.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/process_grid.h"
+
+namespace CLI {
+class App;
+}
 
 namespace glm {
 
@@ -63,13 +68,14 @@ struct InferOptions {
   int64_t sequences = 1;  // of the benchmark, at once
 };
 
-// What the command line asks for.
-struct ParsedCommand {
-  enum class Kind { kRun, kText, kError } kind = Kind::kRun;
+struct ParsedCommand : Launch {
   InferOptions options;
-  std::string text;  // of --help or --version, or of the error
 };
 
 ParsedCommand parse_infer_command(int argc, char** argv);
+
+// The group "Ranks and machine", which other programs of ranks have as well, and what goes with it.
+void add_rank_options(CLI::App& app, InferOptions& options);
+void judge_rank_options(const InferOptions& options);
 
 }  // namespace glm

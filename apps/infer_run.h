@@ -8,6 +8,7 @@
 
 #include "apps/infer_job.h"
 #include "apps/infer_report.h"
+#include "apps/launch.h"
 #include "core/engine/engine.h"
 #include "parallel/mpi_session.h"
 
@@ -46,8 +47,5 @@ int run_answer(MpiSession& session, const Job& job, StepContext& where);
 int run_batch(MpiSession& session, const Job& job, StepContext& where);
 int run_benchmark(MpiSession& session, const Job& job, StepContext& where);
 int run_dry(MpiSession& session, const Job& job);
-
-// Throws Error(kRuntime) when stdout cannot take it.
-void write_out(const std::string& text);
 
 }  // namespace glm

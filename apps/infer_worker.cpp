@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <cstdio>
-
 #include "apps/infer_run.h"
 
 namespace glm {
@@ -47,12 +45,6 @@ std::vector<RankReport> RunClock::reports() const {
   report.exchange = worker_.model->exchange_counters();
   report.threads = job_.threads;
   return gather_reports(session_.world(), report);
-}
-
-void write_out(const std::string& text) {
-  const bool good =
-      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
-  if (!good) fail(ExitCode::kRuntime, "the output could not be written to stdout");
 }
 
 }  // namespace glm
