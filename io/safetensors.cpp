@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/base/check.h"
+#include "io/fp8.h"
 #include "io/json.h"
 #include "io/raw_file.h"
 
@@ -28,6 +29,7 @@ constexpr int64_t kMaxTensors = 250'000;          // of one file; the largest kn
 // Header: a tensor is one object, a dtype, two arrays, two offsets and its dims.
 constexpr JsonLimits kHeaderLimits = {kMaxHeaderBytes, 8, kMaxTensors * 10};
 constexpr JsonLimits kIndexLimits = {kMaxHeaderBytes, 16, kMaxTensors * 10};
+constexpr int64_t kChunkBytes = int64_t{1} << 18;  // of values decoded at once
 constexpr std::string_view kIndexName = "model.safetensors.index.json";
 constexpr std::string_view kSingleName = "model.safetensors";
 
@@ -189,6 +191,16 @@ std::vector<CheckpointTensor> parse_header(const RawFile& file) {
   return tensors;
 }
 
+// `n` values of type Bits, which may lie unaligned.
+template <class Bits, class Decode>
+void decode(const char* bytes, int64_t n, float* out, const Decode& number) {
+  for (int64_t i = 0; i < n; ++i) {
+    Bits bits;
+    std::memcpy(&bits, bytes + i * static_cast<int64_t>(sizeof bits), sizeof bits);
+    out[i] = number(bits);
+  }
+}
+
 // Something by that name is there, if only a dangling link.
 bool present(const fs::path& path) {
   std::error_code ignored;
@@ -316,13 +328,14 @@ void Checkpoint::read_f32(const CheckpointTensor& tensor,
   const RawFile& file = shard->second->file;
   const bool f32 = tensor.dtype == "F32";
   const bool bf16 = tensor.dtype == "BF16";
-  if (!f32 && !bf16 && tensor.dtype != "F16")
+  const bool f8 = tensor.dtype == "F8_E4M3";
+  if (!f32 && !bf16 && !f8 && tensor.dtype != "F16")
     fail(kBad,
-         "{}: tensor \"{}\" has dtype {}; BF16, F16 and F32 can be read",
+         "{}: tensor \"{}\" has dtype {}; BF16, F16, F32 and F8_E4M3 can be read",
          escaped(file.path()),
          escaped(tensor.name),
          tensor.dtype);
-  const int64_t size = f32 ? 4 : 2;
+  const int64_t size = f32 ? 4 : f8 ? 1 : 2;
   GLM_CHECK(first >= 0 && count >= 0 && first <= tensor.bytes / size - count,
             "elements {} + {} of {}",
             first,
@@ -337,14 +350,16 @@ void Checkpoint::read_f32(const CheckpointTensor& tensor,
            tensor.offset + at + got);
   };
   if (f32) return read(first * size, out, count * size);
-  std::vector<uint16_t> chunk(static_cast<size_t>(std::min(count, int64_t{1} << 17)));
+  std::vector<char> chunk(static_cast<size_t>(std::min(count * size, kChunkBytes)));
   for (int64_t done = 0; done < count;) {
-    const int64_t n = std::min(count - done, static_cast<int64_t>(chunk.size()));
+    const int64_t n = std::min(count - done, kChunkBytes / size);
     read((first + done) * size, chunk.data(), n * size);
-    for (int64_t i = 0; i < n; ++i) {
-      const uint16_t bits = chunk[static_cast<size_t>(i)];
-      out[done + i] = bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
-    }
+    if (f8)
+      decode<uint8_t>(chunk.data(), n, out + done, [](uint8_t code) { return kF8E4M3[code]; });
+    else if (bf16)
+      decode<uint16_t>(chunk.data(), n, out + done, bf16_to_f32);
+    else
+      decode<uint16_t>(chunk.data(), n, out + done, f16_to_f32);
     done += n;
   }
 }

@@ -38,9 +38,9 @@ class Checkpoint {
   const std::map<std::string, CheckpointTensor>& tensors() const { return tensors_; }
   const CheckpointTensor* find(const std::string& name) const;
 
-  // Elements [first, first + count) of a BF16, F16 or F32 tensor as f32. Throws Error(kModelFile)
-  // naming tensor and file when the dtype is another one or the file has become shorter.
-  // Thread-safe.
+  // Elements [first, first + count) of a BF16, F16, F32 or F8_E4M3 tensor as f32; scales of FP8
+  // weights are the caller's. Throws Error(kModelFile) naming tensor and file when the dtype is
+  // another one or the file has become shorter. Thread-safe.
   void read_f32(const CheckpointTensor& tensor, int64_t first, int64_t count, float* out) const;
 
   // sha256-free identity of the source: names, shapes, dtypes and offsets of all tensors, hashed;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "core/model/fp8_weights.h"
 #include "core/model/model_source.h"
 #include "core/model/weight_stream.h"
 #include "io/chat_template.h"
@@ -51,9 +52,10 @@ class Pairing {
  public:
   Pairing(const fs::path& folder,
           const Checkpoint& checkpoint,
+          const Fp8Weights& fp8,
           const ModelConfig& config,
           const ConvertOptions& options)
-      : folder_(folder), checkpoint_(checkpoint), config_(config), options_(options) {}
+      : folder_(folder), checkpoint_(checkpoint), fp8_(fp8), config_(config), options_(options) {}
 
   // Fills `tensors`; throws for whatever does not fit.
   void run(ConvertReport& report) {
@@ -124,9 +126,11 @@ class Pairing {
            shape_text(expected),
            transposed ? " (transposed)" : "");
     }
-    if (tensor->dtype != "BF16" && tensor->dtype != "F16" && tensor->dtype != "F32")
+    if (tensor->dtype == "F8_E4M3")
+      used_.insert(fp8_.scales_of(*tensor).name);
+    else if (tensor->dtype != "BF16" && tensor->dtype != "F16" && tensor->dtype != "F32")
       fail(kBad,
-           "{}: dtype {} is not supported; BF16, F16 and F32 can be converted",
+           "{}: dtype {} is not supported; BF16, F16, F32 and F8_E4M3 can be converted",
            where(*tensor),
            escaped(tensor->dtype));
   }
@@ -163,6 +167,7 @@ class Pairing {
 
   const fs::path& folder_;
   const Checkpoint& checkpoint_;
+  const Fp8Weights& fp8_;
   const ModelConfig& config_;
   const ConvertOptions& options_;
   std::set<std::string> used_;
@@ -173,8 +178,13 @@ class CheckpointRows : public RowSource {
  public:
   CheckpointRows(const fs::path& folder,
                  const Checkpoint& checkpoint,
+                 const Fp8Weights& fp8,
                  const std::vector<StreamTensor>& tensors)
-      : folder_(folder), checkpoint_(checkpoint), tensors_(tensors), starts_(tensors.size()) {
+      : folder_(folder),
+        checkpoint_(checkpoint),
+        fp8_(fp8),
+        tensors_(tensors),
+        starts_(tensors.size()) {
     for (size_t i = 0; i < tensors.size(); ++i) {
       int64_t row = 0;
       for (const SourcePart& part : tensors[i].spec.sources) {
@@ -197,6 +207,7 @@ class CheckpointRows : public RowSource {
       const CheckpointTensor& source = *checkpoint_.find(part.name);
       const int64_t element = (part.first_row + within) * cols;
       checkpoint_.read_f32(source, element, rows * cols, out);
+      if (source.dtype == "F8_E4M3") fp8_.apply(source, part.first_row + within, rows, out);
       check_values(source, element, out, rows * cols, tensors_[tensor].type.dtype);
       first += rows;
       count -= rows;
@@ -228,6 +239,7 @@ class CheckpointRows : public RowSource {
 
   const fs::path& folder_;
   const Checkpoint& checkpoint_;
+  const Fp8Weights& fp8_;
   const std::vector<StreamTensor>& tensors_;
   std::vector<std::vector<int64_t>> starts_;  // first row of each part
 };
@@ -254,16 +266,6 @@ void warn_of_wide_storage(const std::vector<StreamTensor>& tensors,
         count,
         fmt::join(cols, ", "),
         kQuantBlock));
-}
-
-// Their values mean nothing without scales that lie beside them.
-void refuse_quantised_checkpoint(const std::string& config, const std::string& source) {
-  const Json object = parse_json(config, source, kBad);
-  if (json_has(object, "quantization_config"))
-    fail(kBad,
-         "{}: quantization_config: quantised checkpoints cannot be converted; take the bf16 "
-         "release of the model",
-         escaped(source));
 }
 
 // The weights are good without them, and whoever runs the model is told again.
@@ -318,17 +320,18 @@ ConvertReport convert_checkpoint(const fs::path& folder,
   const ModelTexts texts = read_folder_texts(folder);
   const std::string source = (folder / "config.json").string();
   const ModelConfig config = parse_config(texts.config, source);
-  refuse_quantised_checkpoint(texts.config, source);
+  const Fp8Weights fp8(
+      folder, checkpoint, fp8_scheme(parse_json(texts.config, source, kBad), source));
   parse_generation_config(
       texts.generation_config, (folder / "generation_config.json").string(), config);
   ConvertReport report;
   warn_of_texts(texts, folder, config, report);
-  Pairing pairing(folder, checkpoint, config, options);
+  Pairing pairing(folder, checkpoint, fp8, config, options);
   pairing.run(report);
   warn_of_wide_storage(pairing.tensors, options, report);
   warn_of_router_bias(checkpoint, report);
   count_tensors(pairing.tensors, report);
-  const CheckpointRows rows(folder, checkpoint, pairing.tensors);
+  const CheckpointRows rows(folder, checkpoint, fp8, pairing.tensors);
   stream_model(out,
                {std::string(family_name(config.family)), texts, checkpoint.fingerprint()},
                pairing.tensors,

@@ -84,7 +84,45 @@ TEST(ConvertBad, DTypes) {
                  [](SampleCheckpoint& s) {
                    s.config["quantization_config"] = {{"quant_method", "fp8"}};
                  },
-                 {"config.json", "quantization_config"});
+                 {"config.json", "quantization_config", "weight_block_size"});
+}
+
+// Experts of a layer in one tensor: wrong shapes, one of the two alone, both forms at once.
+TEST(ConvertBad, FusedExperts) {
+  const std::string base = "model.layers.1.mlp.experts.";
+  const auto fuse = [&](SampleCheckpoint& s, bool keep) {
+    SampleTensor gate_up{"F32", {8, 64, 64}, ""};
+    SampleTensor down{"F32", {8, 64, 32}, ""};
+    for (int e = 0; e < 8; ++e)
+      for (const char* name : {".gate_proj.weight", ".up_proj.weight", ".down_proj.weight"}) {
+        const std::string key = base + std::to_string(e) + name;
+        (name[1] == 'd' ? down : gate_up).bytes += s.tensors[key].bytes;
+        if (!keep) s.tensors.erase(key);
+      }
+    s.tensors[base + "gate_up_proj"] = gate_up;
+    s.tensors[base + "down_proj"] = down;
+  };
+  expect_refused("qwen3_moe",
+                 [&](SampleCheckpoint& s) {
+                   fuse(s, false);
+                   s.tensors[base + "down_proj"].shape = {8, 32, 64};
+                 },
+                 {base + "down_proj", "[8, 32, 64]", "[8, 64, 32]"});
+  expect_refused("qwen3_moe",
+                 [&](SampleCheckpoint& s) {
+                   fuse(s, false);
+                   s.tensors[base + "gate_up_proj"].shape = {4, 128, 64};
+                 },
+                 {base + "gate_up_proj", "[4, 128, 64]", "[8, 64, 64]"});
+  expect_refused("qwen3_moe",
+                 [&](SampleCheckpoint& s) {
+                   fuse(s, false);
+                   s.tensors.erase(base + "down_proj");
+                 },
+                 {base + "0.down_proj.weight", "missing"});
+  expect_refused("qwen3_moe",
+                 [&](SampleCheckpoint& s) { fuse(s, true); },
+                 {base + "0.down_proj.weight", "not a tensor", "more"});
 }
 
 TEST(ConvertBad, Values) {
