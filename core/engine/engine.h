@@ -41,7 +41,7 @@ struct EngineStats {
   int64_t sampled_tokens = 0;  // by all steps, end tokens included
   double prefill_seconds = 0;
   double decode_seconds = 0;
-  double first_token_seconds = 0;  // from the start of run() to the first sampled token
+  double first_token_seconds = 0;  // from the start of run(), or clear_stats()
 };
 
 // For a batch: submit() everything on the leader, then run() on all ranks. For a server:
@@ -86,7 +86,11 @@ class Engine {
   const Sequence& sequence(int32_t id) const { return scheduler_.sequence(id); }
   const Scheduler& scheduler() const { return scheduler_; }
   const EngineStats& stats() const { return stats_; }
-  void clear_stats() { stats_ = {}; }
+  // Starts them anew, and the time to the first token.
+  void clear_stats() {
+    stats_ = {};
+    start_ = Clock::now();
+  }
 
   // Bytes the engine takes on the leader for collected logits.
   static int64_t buffer_bytes(const StepLimits& limits, int64_t vocab) {
@@ -133,7 +137,7 @@ class Engine {
   std::vector<float> logits_;    // leader: [rows with logits, vocabulary], in plan order
   std::vector<float> slice_;     // leader: one tensor rank's columns
   EngineStats stats_;
-  Clock::time_point start_;    // of run()
+  Clock::time_point start_;    // of the statistics
   Clock::time_point retired_;  // end of the last step, or of a pause
 };
 

@@ -53,26 +53,74 @@ int32_t Scheduler::submit(Request request) {
   return sequences_.emplace(sequence.id, std::move(sequence)).first->first;
 }
 
-// By age, to the data rank with the fewest sequences among those that have the pages for what is
-// known of it, and one more for each sequence that is there already and will grow: who is admitted
-// into the last pages would have to give them back at once.
+// By age, to the data rank where a cache with the same beginning was left, else to the one with the
+// fewest sequences, among those that have the pages for what is known of it, and one more for each
+// sequence that is there already and will grow: who is admitted into the last pages would have to
+// give them back at once.
 void Scheduler::admit() {
   while (!waiting_.empty()) {
     Sequence& sequence = sequences_.at(*waiting_.begin());
     const int64_t needed = pages(static_cast<int64_t>(sequence.tokens.size()));
+    const auto kept = sequence.request.all_logits ? std::nullopt : kept_.find(sequence.tokens);
     int best = -1;
     for (int rank = 0; rank < static_cast<int>(caches_.size()); ++rank) {
       const auto r = static_cast<size_t>(rank);
-      if (load_[r] >= limits_.max_sequences || caches_[r].n_free() < needed + load_[r]) continue;
+      const int64_t room = caches_[r].n_free() + kept_.n_blocks(rank);
+      if (load_[r] >= limits_.max_sequences || room < needed + load_[r]) continue;
       if (best < 0 || load_[r] < load_[static_cast<size_t>(best)]) best = rank;
+      if (kept && kept->data_rank == rank) {
+        best = rank;
+        break;
+      }
     }
     if (best < 0) return;
-    sequence.data_rank = best;
-    sequence.blocks = *caches_[static_cast<size_t>(best)].take(needed);
+    place(sequence, best, kept);
     ++load_[static_cast<size_t>(best)];
     running_.push_back(sequence.id);
     waiting_.erase(waiting_.begin());
   }
+}
+
+// Pages for what is known of the sequence, those of a kept cache first. At least its last token is
+// computed: somebody waits for the logits.
+void Scheduler::place(Sequence& sequence,
+                      int data_rank,
+                      const std::optional<KeptCaches::Match>& kept) {
+  BlockAllocator& cache = caches_[static_cast<size_t>(data_rank)];
+  sequence.data_rank = data_rank;
+  const auto n_known = static_cast<int64_t>(sequence.tokens.size());
+  if (kept && kept->data_rank == data_rank) {
+    sequence.computed = std::min(kept->n_tokens, n_known - 1);
+    sequence.cached = sequence.computed;
+    sequence.blocks = kept_.take(kept->index).blocks;
+    const auto used = sequence.blocks.begin() + pages(sequence.computed);
+    cache.release({used, sequence.blocks.end()});
+    sequence.blocks.erase(used, sequence.blocks.end());
+  }
+  const int64_t missing = pages(n_known) - static_cast<int64_t>(sequence.blocks.size());
+  free_kept(data_rank, missing);
+  const std::vector<int32_t> more = *cache.take(missing);
+  sequence.blocks.insert(sequence.blocks.end(), more.begin(), more.end());
+}
+
+// Gives kept caches up, the oldest first, until so many pages are free or none is left.
+void Scheduler::free_kept(int data_rank, int64_t n_free) {
+  BlockAllocator& cache = caches_[static_cast<size_t>(data_rank)];
+  while (cache.n_free() < n_free) {
+    const auto oldest = kept_.take_oldest(data_rank);
+    if (!oldest) return;
+    cache.release(oldest->blocks);
+  }
+}
+
+void Scheduler::leave_cache(Sequence& sequence) {
+  const auto used = sequence.blocks.begin() + pages(sequence.computed);
+  KeptCaches::Kept kept;
+  kept.tokens.assign(sequence.tokens.begin(), sequence.tokens.begin() + sequence.computed);
+  kept.data_rank = sequence.data_rank;
+  kept.blocks.assign(sequence.blocks.begin(), used);
+  sequence.blocks.erase(sequence.blocks.begin(), used);
+  kept_.keep(std::move(kept));
 }
 
 // Decoding sequences, those that have waited longest first; or prompts, the oldest first.
@@ -151,6 +199,7 @@ bool Scheduler::grow(Sequence& sequence, int64_t n_blocks, const Draft& draft) {
                        draft.plan.sequences.end(),
                        [id](const PlanSequence& s) { return s.id == id; });
   };
+  free_kept(sequence.data_rank, needed);
   while (cache.n_free() < needed) {
     int32_t youngest = sequence.id;
     for (const int32_t id : running_)
@@ -176,6 +225,7 @@ void Scheduler::release(Sequence& sequence) {
 
 void Scheduler::preempt(Sequence& sequence) {
   release(sequence);
+  sequence.cached = 0;
   waiting_.insert(sequence.id);
   ++n_preempted_;
 }
@@ -195,6 +245,8 @@ void Scheduler::finish(int32_t id, FinishReason reason) {
   Sequence& sequence = sequences_.at(id);
   GLM_CHECK(sequence.finish == FinishReason::kNone, "sequence {} has ended", id);
   sequence.finish = reason;
+  if (sequence.data_rank >= 0 && sequence.computed > 0 && sequence.request.keep_cache)
+    leave_cache(sequence);
   if (sequence.data_rank >= 0)
     release(sequence);
   else

@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <vector>
 
 #include "core/engine/block_allocator.h"
+#include "core/engine/kept_caches.h"
 #include "core/engine/sequence.h"
 #include "core/model/batch.h"
 
@@ -37,7 +39,8 @@ class Scheduler {
   StepPlan schedule();
   // Appends a sampled token to a sequence that has not ended.
   void append(int32_t id, int32_t token);
-  // Ends a sequence, running or waiting, and frees its pages.
+  // Ends a sequence, running or waiting, and frees its pages, or leaves them to a later sequence
+  // (Request::keep_cache) as long as nobody else needs them.
   void finish(int32_t id, FinishReason reason);
   // Drops what is known of a sequence that has ended.
   void forget(int32_t id);
@@ -55,6 +58,9 @@ class Scheduler {
   struct Draft;
 
   void admit();
+  void place(Sequence& sequence, int data_rank, const std::optional<KeptCaches::Match>& kept);
+  void free_kept(int data_rank, int64_t n_free);
+  void leave_cache(Sequence& sequence);
   std::vector<int32_t> candidates(bool decoding) const;
   void add(Sequence& sequence, Draft& draft);
   bool grow(Sequence& sequence, int64_t n_blocks, const Draft& draft);
@@ -63,7 +69,8 @@ class Scheduler {
 
   StepLimits limits_;
   std::vector<BlockAllocator> caches_;  // per data rank
-  std::vector<int64_t> load_;           // running sequences per data rank
+  KeptCaches kept_;
+  std::vector<int64_t> load_;  // running sequences per data rank
   int64_t kv_blocks_;
   int n_ahead_;
   std::map<int32_t, Sequence> sequences_;

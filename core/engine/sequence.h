@@ -24,6 +24,7 @@ struct Request {
   int64_t max_tokens = 0;         // answer tokens, at least 1
   std::vector<int32_t> stop_ids;  // end the answer and are not part of it
   bool all_logits = false;        // hand over the logits of every position
+  bool keep_cache = false;        // leave the cache to a later request with the same beginning
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled };
@@ -34,6 +35,7 @@ struct Sequence {
   Request request;
   std::vector<int32_t> tokens;  // prompt, then answer
   int64_t computed = 0;         // positions that the planned steps leave in the cache
+  int64_t cached = 0;           // positions that an earlier sequence has left it
   int64_t logits_given = 0;     // positions whose logits were handed over (all_logits)
   int64_t last_step = 0;        // number of the last step that it was part of
   int32_t data_rank = -1;       // -1: waits for admission
