@@ -50,6 +50,13 @@ void refuse_flag(const Json& model, std::string_view key, const std::string& sou
 
 }  // namespace
 
+std::string byte_level_spelling(std::string_view bytes) {
+  static const std::array<int32_t, 256> alphabet = byte_alphabet();
+  std::string out;
+  for (const char byte : bytes) append_utf8(out, alphabet[static_cast<unsigned char>(byte)]);
+  return out;
+}
+
 int32_t token_id_of(const Json& value, const std::string& field) {
   if (!value.is_number_integer() || value.get<int64_t>() < 0 || value.get<int64_t>() > kMaxTokenId)
     fail(ExitCode::kModelFile,

@@ -47,6 +47,9 @@ class Bpe {
   std::unordered_map<uint64_t, Merge> merges_;
 };
 
+// Bytes in the printable alphabet of tokenizer.json.
+std::string byte_level_spelling(std::string_view bytes);
+
 // Token ids above this are refused: the tables would take the memory that a file asks for.
 inline constexpr int32_t kMaxTokenId = (1 << 24) - 1;
 

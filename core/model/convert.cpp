@@ -274,8 +274,13 @@ void warn_of_texts(const ModelTexts& texts,
                    const ModelConfig& config,
                    ConvertReport& report) {
   if (texts.tokenizer.empty()) {
+    std::error_code ignored;
     report.warnings.push_back(
-        "no tokenizer.json: the model takes and gives token ids only (--tokens)");
+        fmt::format("no tokenizer.json{}: the model takes and gives token ids only (--tokens)",
+                    fs::exists(folder / "tokenizer.model", ignored)
+                        ? ", and tokenizer.model is not of the form that can be read (lines of "
+                          "base64 and a rank)"
+                        : ""));
     return;
   }
   try {

@@ -1,6 +1,8 @@
 // Model files and folders by one name. SPDX-License-Identifier: MIT
 #include "core/model/model_source.h"
 
+#include "io/tiktoken.h"
+
 namespace glm {
 namespace {
 
@@ -9,6 +11,7 @@ namespace fs = std::filesystem;
 constexpr ExitCode kBad = ExitCode::kModelFile;
 constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 constexpr int64_t kMaxTokenizerBytes = int64_t{100} << 20;
+constexpr int64_t kMaxTiktokenBytes = int64_t{16} << 20;
 constexpr int64_t kMaxTemplateBytes = int64_t{4} << 20;
 
 std::string read_optional(const fs::path& path, int64_t max_bytes) {
@@ -50,6 +53,24 @@ std::optional<std::string> token_text(const OrderedJson& value) {
   return std::nullopt;
 }
 
+// The text of a tokenizer.json out of the tokenizer.model of an older repository; empty where there
+// is none, or one of another kind.
+std::string from_tokenizer_model(const fs::path& folder, std::string_view tokenizer_config) {
+  const fs::path path = folder / "tokenizer.model";
+  const std::string text = read_optional(path, kMaxTiktokenBytes);
+  if (!is_tiktoken(text)) return {};
+  const std::string source = (folder / "tokenizer_config.json").string();
+  const OrderedJson config =
+      tokenizer_config.empty() ? OrderedJson() : parse_tokenizer_config(tokenizer_config, source);
+  const auto added = config.find("added_tokens_decoder");
+  if (added == config.end())
+    fail(kBad,
+         "{}: the control tokens that belong to it, added_tokens_decoder of tokenizer_config.json, "
+         "are missing",
+         escaped(path.string()));
+  return tiktoken_to_json(text, path.string(), *added, source);
+}
+
 }  // namespace
 
 std::string ModelSource::name_of(std::string_view text) const {
@@ -64,6 +85,8 @@ ModelTexts read_folder_texts(const fs::path& folder) {
   texts.generation_config = read_optional(folder / "generation_config.json", kMaxConfigBytes);
   texts.tokenizer = read_optional(folder / "tokenizer.json", kMaxTokenizerBytes);
   texts.tokenizer_config = read_optional(folder / "tokenizer_config.json", kMaxConfigBytes);
+  if (texts.tokenizer.empty())
+    texts.tokenizer = from_tokenizer_model(folder, texts.tokenizer_config);
   texts.chat_template = read_optional(folder / "chat_template.jinja", kMaxTemplateBytes);
   if (texts.chat_template.empty() && !texts.tokenizer_config.empty()) {
     const std::string source = (folder / "tokenizer_config.json").string();

@@ -24,8 +24,10 @@ struct ModelSource {
 // file that ends in .json is taken for a config.json alone.
 ModelSource open_model_source(const std::filesystem::path& path);
 
-// The texts of a folder; only config.json must exist. The chat template is chat_template.jinja,
-// else the chat_template of tokenizer_config.json (of several the one named "default").
+// The texts of a folder; only config.json must exist. Where there is no tokenizer.json, a
+// tokenizer.model of lines "base64 rank" is turned into one. The chat template is
+// chat_template.jinja, else the chat_template of tokenizer_config.json (of several the one named
+// "default").
 ModelTexts read_folder_texts(const std::filesystem::path& folder);
 
 // Special tokens of tokenizer_config.json by name, as templates see them: strings, and

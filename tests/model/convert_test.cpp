@@ -125,6 +125,26 @@ TEST(Convert, TextsThatCannotBeUsedAreWarnedOf) {
   EXPECT_NE(warning().find("the embedding only 320 rows"), std::string::npos);
 }
 
+TEST(Convert, TokenizerModelStandsInForTokenizerJson) {
+  const TempFolder folder("convert_tiktoken");
+  SampleCheckpoint("glm").write(folder / "in");
+  const auto convert = [&] {
+    return convert_checkpoint(folder / "in", folder / "out.h5", options_of(DType::kQ40));
+  };
+  write_bytes(folder / "in" / "tokenizer.model", "IQ== 0\n");
+  expect_error(convert, ExitCode::kModelFile, {"tokenizer.model", "added_tokens_decoder"});
+  write_bytes(folder / "in" / "tokenizer_config.json",
+              R"({"added_tokens_decoder": {"1": {"content": "<sop>", "special": true}}})");
+  convert();
+  const Json json = Json::parse(read_model_index(folder / "out.h5").texts.tokenizer);
+  EXPECT_EQ(json["model"]["vocab"], Json::parse(R"({"!": 0})"));
+  EXPECT_EQ(json["added_tokens"][0]["content"], "<sop>");
+  write_bytes(folder / "in" / "tokenizer.model", "IQ== 0\nIg== x\n");
+  expect_error(convert, ExitCode::kModelFile, {"tokenizer.model:2"});
+  write_bytes(folder / "in" / "tokenizer.model", "\x0a\x05SentencePiece");
+  EXPECT_NE(convert().warnings.at(0).find("tokenizer.model is not"), std::string::npos);
+}
+
 TEST(Convert, TemplatesInTokenizerConfig) {
   const TempFolder folder("convert_template");
   SampleCheckpoint("glm").write(folder / "in");
