@@ -63,6 +63,32 @@ ModelSource shared_source(MpiSession& session, const InferOptions& options) {
   return source;
 }
 
+// Ranks of another host may have another file under the same path.
+void compare_files(MpiSession& session, const ModelIndex& index) {
+  std::string mine = "=";
+  try {
+    mine += manifest_digest(index, RawFile(index.path, ExitCode::kModelFile));
+  } catch (const Error& error) {
+    mine = error.what();
+  }
+  const std::vector<std::string> digests = all_gather_strings(session.world(), mine);
+  const std::vector<std::string> hosts = all_gather_strings(session.world(), session.host());
+  session.on_root([&] {
+    for (size_t r = 0; r < digests.size(); ++r) {
+      const std::string where = fmt::format("rank {} on host {}", r, hosts[r]);
+      if (digests[r][0] != '=')
+        fail(ExitCode::kModelFile, "{} cannot read the model: {}", where, digests[r]);
+      if (digests[r].substr(1) != index.digest)
+        fail(ExitCode::kModelFile,
+             "{}: {} finds another file there than rank 0 on host {}; copy the model again, or "
+             "name a path that all hosts share",
+             escaped(index.path),
+             where,
+             hosts[0]);
+    }
+  });
+}
+
 void settle_types(Job& job) {
   if (job.source.index) {
     job.stored = stored_types(*job.source.index);
@@ -216,6 +242,7 @@ Job prepare_job(MpiSession& session, const InferOptions& options) {
   job.widened = share.widened;
   if (options.reproducible) job.placement.numerics = Numerics::kReproducible;
   job.source = shared_source(session, options);
+  if (job.source.index && !options.dry_run) compare_files(session, *job.source.index);
 
   const bool planned = options.dry_run && options.ranks.has_value();
   const JobRanks ranks =

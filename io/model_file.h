@@ -41,9 +41,17 @@ struct TensorEntry {
 
 // All that is known of a model file without its weights. Broadcast to all ranks as bytes.
 struct ModelIndex {
+  // Bytes of the file.
+  struct Extent {
+    int64_t offset = 0;
+    int64_t bytes = 0;
+  };
+
   std::string path;
   int64_t file_bytes = 0;
-  std::string architecture;  // family name: "glm4_moe", ...
+  std::vector<Extent> manifest;  // superblock, /index and /checksums
+  std::string digest;            // manifest_digest() of the file that was judged
+  std::string architecture;      // family name: "glm4_moe", ...
   std::string converter_version;
   std::string source_fingerprint;
   ModelTexts texts;
@@ -63,12 +71,16 @@ struct ModelIndex {
 // exist, Error(kModelFile) with path, dataset and reason otherwise.
 ModelIndex read_model_index(const std::filesystem::path& path);
 
+// Of the size of `file` and of the bytes that the manifest names in it: a file with other weights,
+// or with the same ones at other places, gives another digest. Throws what RawFile::read throws.
+std::string manifest_digest(const ModelIndex& index, const RawFile& file);
+
 // Byte ranges of the planes of one file, verified block by block against the checksums. One per
 // rank.
 class WeightReader {
  public:
   // `index` must outlive the reader. Throws Error(kModelFile) when the file cannot be opened or is
-  // not the one the index describes (size).
+  // not the one the index describes (size, manifest).
   WeightReader(const ModelIndex& index, bool verify);
   WeightReader(const WeightReader&) = delete;
   WeightReader& operator=(const WeightReader&) = delete;

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "core/base/check.h"
+#include "io/crc32c.h"
 #include "io/model_file.h"
 #include "io/model_layout.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "ranks exchange little-endian bytes");
 
-constexpr uint64_t kMagic = 0x3130584449'4D4C47u;  // "GLMIDX01"
+constexpr uint64_t kMagic = 0x3230584449'4D4C47u;  // "GLMIDX02"
 
 class Sink {
  public:
@@ -84,6 +85,18 @@ TensorEntry read_entry(Source& source) {
 
 }  // namespace
 
+std::string manifest_digest(const ModelIndex& index, const RawFile& file) {
+  if (file.size() != index.file_bytes) return fmt::format("{} bytes", file.size());
+  uint32_t crc = 0;
+  std::string bytes;
+  for (const ModelIndex::Extent& extent : index.manifest) {
+    bytes.resize(static_cast<size_t>(extent.bytes));
+    file.read(extent.offset, bytes.data(), extent.bytes);
+    crc = crc32c(crc, bytes.data(), bytes.size());
+  }
+  return fmt::format("{}-{:08x}", file.size(), crc);
+}
+
 const TensorEntry* ModelIndex::find(std::string_view name) const {
   const auto at = std::ranges::lower_bound(
       entries, name, {}, [](const TensorEntry& entry) -> std::string_view { return entry.name; });
@@ -96,8 +109,14 @@ std::string ModelIndex::serialized() const {
   for (const std::string* text : {&path, &architecture, &converter_version, &source_fingerprint})
     sink.text(*text);
   for (const TextPlace& place : text_places()) sink.text(texts.*place.member);
+  sink.text(digest);
   sink.number(file_bytes);
   sink.number(block_bytes);
+  sink.number<uint64_t>(manifest.size());
+  for (const Extent& extent : manifest) {
+    sink.number(extent.offset);
+    sink.number(extent.bytes);
+  }
   sink.number<uint64_t>(entries.size());
   for (const TensorEntry& entry : entries) {
     sink.text(entry.name);
@@ -125,8 +144,14 @@ ModelIndex ModelIndex::deserialized(std::string_view bytes) {
        {&index.path, &index.architecture, &index.converter_version, &index.source_fingerprint})
     *text = source.text();
   for (const TextPlace& place : text_places()) index.texts.*place.member = source.text();
+  index.digest = source.text();
   index.file_bytes = source.number<int64_t>();
   index.block_bytes = source.number<int64_t>();
+  index.manifest.resize(source.count(2 * sizeof(int64_t)));
+  for (ModelIndex::Extent& extent : index.manifest) {
+    extent.offset = source.number<int64_t>();
+    extent.bytes = source.number<int64_t>();
+  }
   index.entries.resize(source.count(2 * sizeof(uint64_t)));
   for (TensorEntry& entry : index.entries) entry = read_entry(source);
   const std::string_view checksums = source.raw(source.number<uint64_t>());

@@ -17,6 +17,7 @@ namespace {
 
 constexpr ExitCode kBad = ExitCode::kModelFile;
 constexpr hsize_t kMaxRootMembers = 64;
+constexpr int64_t kSuperblockBytes = 48;
 
 // Version 3 of the superblock (HDF5 file format specification II.A), which the writer's library
 // bounds give: signature 8, version 1, size of offsets 1, of lengths 1, flags 1, then base address,
@@ -24,7 +25,7 @@ constexpr hsize_t kMaxRootMembers = 64;
 void check_superblock(const RawFile& file) {
   const std::string path = escaped(file.path());
   constexpr std::string_view kSignature = "\x89HDF\r\n\x1a\n";
-  std::array<char, 48> block = {};
+  std::array<char, kSuperblockBytes> block = {};
   const int64_t got = file.read_some(0, block.data(), block.size());
   if (std::string_view(block.data(), 8) != kSignature)
     fail(kBad, "{}: not an HDF5 file: no signature at byte 0", path);
@@ -55,11 +56,7 @@ void check_superblock(const RawFile& file) {
          address(28));
 }
 
-// Bytes of one dataset in the file.
-struct Extent {
-  int64_t offset = 0;
-  int64_t bytes = 0;
-};
+using Extent = ModelIndex::Extent;
 
 class Judge {
  public:
@@ -181,6 +178,7 @@ class Judge {
       calls_.reject("the dataset {} is not a text of at most {} bytes", name, limit);
     std::string bytes(static_cast<size_t>(extent.bytes), '\0');
     file_.read(extent.offset, bytes.data(), extent.bytes);
+    if (std::string_view(name) == kIndexDataset) index_.manifest.push_back(extent);
     return bytes;
   }
 
@@ -201,6 +199,7 @@ class Judge {
       calls_.reject("the dataset {} has {} dims", kChecksumsDataset, dims.size());
     index_.checksums.resize(static_cast<size_t>(dims[0]));
     file_.read(extent.offset, index_.checksums.data(), extent.bytes);
+    index_.manifest.push_back(extent);
   }
 
   void check_weights() {
@@ -243,7 +242,9 @@ ModelIndex read_model_index(const std::filesystem::path& path) {
   ModelIndex index;
   index.path = path.string();
   index.file_bytes = file.size();
+  index.manifest.push_back({0, kSuperblockBytes});
   Judge(file, index).run();
+  index.digest = manifest_digest(index, file);
   return index;
 }
 

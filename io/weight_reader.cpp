@@ -25,6 +25,10 @@ WeightReader::WeightReader(const ModelIndex& index, bool verify)
          escaped(index.path),
          file_.size(),
          index.file_bytes);
+  if (manifest_digest(index, file_) != index.digest)
+    fail(ExitCode::kModelFile,
+         "{}: not the file that its index describes; it was replaced",
+         escaped(index.path));
 }
 
 void WeightReader::read(const TensorEntry& entry, Plane plane, std::span<const Range> ranges) {

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "core/base/fault.h"
+#include "core/base/finite.h"
 #include "core/engine/sampler.h"
 
 namespace glm {
@@ -202,6 +203,7 @@ void Engine::retire() {
   where_.part = "sampling";
   fault_point({"sampling", grid_.world().rank(), where_.step},
               host_tensor(logits_.data(), DType::kF32, {step.plan.n_logits() * vocab_}));
+  check_logits(step.plan);
   sample_step(step.plan);
   const Clock::time_point now = Clock::now();
   if (stats_.sampled_tokens > 0 && stats_.first_token_seconds == 0)
@@ -255,6 +257,18 @@ void Engine::collect_logits(const StepPlan& plan, Tensor local) {
       column += width;
     }
   }
+}
+
+// Every row of the step, also those that nobody samples from.
+void Engine::check_logits(const StepPlan& plan) const {
+  const std::span<const float> rows(logits_.data(), static_cast<size_t>(plan.n_logits() * vocab_));
+  const int64_t at = first_not_finite(rows);
+  if (at < 0) return;
+  fail(ExitCode::kNumerical,
+       "the logits are not finite: token {} has {}. The layers' outputs were finite: final norm or "
+       "head is broken (--ops checked finds the operation)",
+       at % vocab_,
+       rows[static_cast<size_t>(at)]);
 }
 
 void Engine::sample_step(const StepPlan& plan) {

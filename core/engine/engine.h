@@ -114,6 +114,7 @@ class Engine {
   void launch(StepPlan plan);
   void retire();
   void collect_logits(const StepPlan& plan, Tensor local);
+  void check_logits(const StepPlan& plan) const;
   void sample_step(const StepPlan& plan);
   void sample_sequence(const PlanSequence& step, std::span<const float> rows);
   bool accept(const Sequence& sequence, int32_t token);

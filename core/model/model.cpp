@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/base/fault.h"
+#include "core/base/finite.h"
 
 namespace glm {
 namespace {
@@ -91,6 +92,7 @@ Model::Model(const ModelParts& parts, const ModelOptions& options)
     : arena_(parts.device, arena_bytes(parts.config, parts.placement, options)),
       run_{parts.config, parts.placement, parts.grid, parts.ops, arena_, parts.where},
       weights_(parts.weights),
+      device_(parts.device),
       vocab_widths_(vocab_shares(parts.config, parts.placement.shape.tensor)),
       step_rows_(static_cast<size_t>(parts.placement.shape.data)) {
   const ModelConfig& config = parts.config;
@@ -133,11 +135,12 @@ Tensor Model::forward(const Batch& batch) {
   else if (rows > 0)
     run_.grid.world().recv(x, grid.rank_of_stage(stage - 1));
   fault_point({run_.where.phase, run_.grid.world().rank(), run_.where.step}, x);
+  check_finite(x, grid.first_stage() ? "the embedding" : "what came from the stage before");
 
   for (int64_t i = 0; i < n_local_layers(); ++i) {
     run_.where.layer = static_cast<int>(global_layer(i));
     run_.grid.world().progress();  // the rows of the step before may still be on their way
-    forward_layer(i, x, batch);
+    run_layer(i, x, batch);
   }
   run_.where.layer = -1;
 
@@ -152,6 +155,33 @@ void Model::embed(Tensor x, const Batch& batch) {
       run_.config.vocab, kTileRows, run_.placement.coord.tensor, run_.placement.shape.tensor);
   run_.ops.embed(x, batch.rows().ids, weights_.matrix("embedding"), share.begin);
   run_.grid.tensor().all_reduce_sum(x);  // one rank has the row, the others zeros: exact
+}
+
+// Numerical errors name their layer.
+void Model::run_layer(int64_t local_layer, Tensor x, const Batch& batch) {
+  try {
+    forward_layer(local_layer, x, batch);
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::kNumerical) throw;
+    fail(error.code(), "layer {}: {}", global_layer(local_layer), error.what());
+  }
+  check_finite(x, "the output of layer ", global_layer(local_layer));
+}
+
+// A device's own memory is left to the check of the logits.
+void Model::check_finite(Tensor x, const char* what, int64_t layer) const {
+  if (!device_.is_host()) return;
+  const int64_t at = first_not_finite({x.f32(), static_cast<size_t>(x.elements())});
+  if (at < 0) return;
+  fail(
+      ExitCode::kNumerical,
+      "{}{} is not finite: row {} of the step, column {} is {}; weights or an operation are broken "
+      "(--ops checked finds the operation)",
+      what,
+      layer < 0 ? std::string() : std::to_string(layer),
+      at / x.cols(),
+      at % x.cols(),
+      x.f32()[at]);
 }
 
 Tensor Model::logits(Tensor x, const Batch& batch) {

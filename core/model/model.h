@@ -66,8 +66,13 @@ class Model {
 
  private:
   void embed(Tensor x, const Batch& batch);
+  void run_layer(int64_t local_layer, Tensor x, const Batch& batch);
+  // Throws Error(kNumerical) that begins with `what`, and the layer it is of, when x holds NaN or
+  // infinities: nothing behind them would make sense.
+  void check_finite(Tensor x, const char* what, int64_t layer = -1) const;
   Tensor logits(Tensor x, const Batch& batch);
 
+  const Device& device_;
   Tensor inv_freq_;
   std::vector<int64_t> vocab_widths_;
   std::vector<int64_t> step_rows_;  // of each data rank

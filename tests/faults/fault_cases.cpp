@@ -34,7 +34,7 @@ void expect_usual_end(FaultCase& c) {
     c.lines = 0;
   } else if (c.action == "corrupt") {
     c.code = c.point == "plan" ? 5 : 6;
-    c.texts = {c.point == "plan" ? "step plan" : "the logit of token ", "[rank ", " layer"};
+    c.texts = {c.point == "plan" ? "step plan" : " not finite", "[rank ", " layer"};
   }
 }
 
