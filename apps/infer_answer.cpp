@@ -6,9 +6,12 @@
 #include <optional>
 #include <system_error>
 
+#include "apps/chat_output.h"
 #include "apps/infer_run.h"
 #include "apps/infer_text.h"
+#include "apps/infer_tools.h"
 #include "core/model/token_bytes.h"
+#include "io/answer_parts.h"
 #include "io/logits_file.h"
 
 namespace glm {
@@ -21,13 +24,14 @@ struct Leader {
   Leader(const Job& job, const ModelTexts& texts);
 
   TextSide text;
+  OrderedJson tools;  // null: none
   Request request;
   std::unique_ptr<LogitsWriter> logits;
 };
 
-Request make_request(const Job& job, const TextSide& text) {
+Request make_request(const Job& job, const TextSide& text, const OrderedJson& tools) {
   Request request;
-  request.prompt = text.prompt_ids(job.options);
+  request.prompt = text.prompt_ids(job.options, tools);
   request.sampling = text.sampling(job.options);
   request.stop_ids = text.stop_ids();
   request.all_logits = job.options.dump_logits.has_value();
@@ -45,7 +49,9 @@ Request make_request(const Job& job, const TextSide& text) {
 }
 
 Leader::Leader(const Job& job, const ModelTexts& texts)
-    : text(texts, job.config, job.source.path), request(make_request(job, text)) {
+    : text(texts, job.config, job.source.path),
+      tools(read_tools(job.options.tools)),
+      request(make_request(job, text, tools)) {
   if (!job.options.dump_logits) return;
   std::error_code ignored;  // of a file that does not exist yet
   if (std::filesystem::equivalent(*job.options.dump_logits, job.source.path, ignored))
@@ -55,6 +61,12 @@ Leader::Leader(const Job& job, const ModelTexts& texts)
   logits = std::make_unique<LogitsWriter>(*job.options.dump_logits, job.config.vocab);
 }
 
+// What a chat template would take as the next message: reasoning and calls apart.
+Json answer_message(const Leader& leader, const AnswerStream& stream, bool complete) {
+  const bool inside = opens_thinking(*leader.text.tokenizer(), leader.request.prompt);
+  return Json(message_json(parse_answer(stream.text(), inside, leader.tools, complete)));
+}
+
 Json answer_json(const Job& job,
                  const Worker& worker,
                  const Leader& leader,
@@ -62,40 +74,75 @@ Json answer_json(const Job& job,
                  const std::vector<RankReport>& reports) {
   const EngineStats& stats = worker.engine.stats();
   const bool length = worker.engine.sequence(0).finish == FinishReason::kLength;
-  return {{"text", stream.text()},
-          {"tokens", stream.tokens()},
-          {"prompt_tokens", leader.request.prompt},
-          {"finish_reason", length ? "length" : "stop"},
-          {"usage",
-           {{"prompt_tokens", leader.request.prompt.size()},
-            {"completion_tokens", stream.tokens().size()}}},
-          {"grid", grid_json(job)},
-          {"ops", worker.ops->name()},
-          {"model_bytes", job.plan.model_bytes},
-          {"bytes_per_token", bytes_per_token(job.config, job.stored)},
-          {"ranks", ranks_json(job, reports)},
-          {"timing",
-           {{"first_token_seconds", stats.first_token_seconds},
-            {"prefill_tokens", stats.prefill_tokens},
-            {"prefill_seconds", stats.prefill_seconds},
-            {"decode_tokens", stats.decode_tokens},
-            {"decode_seconds", stats.decode_seconds}}}};
+  Json json = {{"text", stream.text()},
+               {"tokens", stream.tokens()},
+               {"prompt_tokens", leader.request.prompt},
+               {"finish_reason", length ? "length" : "stop"},
+               {"usage",
+                {{"prompt_tokens", leader.request.prompt.size()},
+                 {"completion_tokens", stream.tokens().size()}}},
+               {"grid", grid_json(job)},
+               {"ops", worker.ops->name()},
+               {"model_bytes", job.plan.model_bytes},
+               {"bytes_per_token", bytes_per_token(job.config, job.stored)},
+               {"ranks", ranks_json(job, reports)},
+               {"timing",
+                {{"first_token_seconds", stats.first_token_seconds},
+                 {"prefill_tokens", stats.prefill_tokens},
+                 {"prefill_seconds", stats.prefill_seconds},
+                 {"decode_tokens", stats.decode_tokens},
+                 {"decode_seconds", stats.decode_seconds}}}};
+  if (!job.options.raw && !job.options.tokens)
+    json["message"] = answer_message(leader, stream, !length);
+  return json;
 }
+
+// Shows an answer that may call tools: the calls behind it, as JSON. Without tools the text is
+// shown as it comes.
+class Display {
+ public:
+  Display(const Leader& leader, bool silent)
+      : leader_(leader),
+        silent_(silent),
+        output_(nullptr, true, silent),
+        splitter_(!leader.tools.empty() &&
+                      opens_thinking(*leader.text.tokenizer(), leader.request.prompt),
+                  true) {}
+
+  void show(const std::string& text, size_t n_tokens) {
+    if (!leader_.tools.empty())
+      output_.show(splitter_.push(text), static_cast<int64_t>(n_tokens));
+    else if (!silent_ && !text.empty())
+      write_out(text);
+  }
+  void end(bool complete) {
+    if (leader_.tools.empty()) return write_out("\n");
+    output_.show(splitter_.finish(), 0);
+    output_.end(answer_parts(splitter_, leader_.tools, complete));
+  }
+
+ private:
+  const Leader& leader_;
+  bool silent_;
+  ChatOutput output_;
+  AnswerSplitter splitter_;
+};
 
 // The end of the answer on rank 0: what is left of the text, the summary, the JSON object.
 void report(const Job& job,
             const Worker& worker,
             const Leader& leader,
             AnswerStream& stream,
+            Display& display,
             const std::vector<RankReport>& reports) {
-  const std::string rest = stream.finish();
+  display.show(stream.finish(), stream.tokens().size());
   if (leader.logits) leader.logits->finish();
   if (job.options.json)
     write_out(answer_json(job, worker, leader, stream, reports)
                   .dump(-1, ' ', false, Json::error_handler_t::replace) +
               "\n");
   else if (leader.text.tokenizer() != nullptr)
-    write_out(rest + "\n");
+    display.end(worker.engine.sequence(0).finish != FinishReason::kLength);
   else
     write_out(fmt::format("{}\n", fmt::join(stream.tokens(), ",")));
   const std::string summary =
@@ -114,10 +161,11 @@ int run_answer(MpiSession& session, const Job& job, StepContext& where) {
   if (leader) worker.engine.submit(leader->request);
 
   AnswerStream stream(leader ? leader->text.tokenizer() : nullptr, job.options.stop);
+  std::optional<Display> display;
+  if (leader) display.emplace(*leader, job.options.json);
   EngineListener listener;
   listener.on_token = [&](int32_t, int32_t token) {
-    const std::string piece = stream.push(token);
-    if (!job.options.json && !piece.empty()) write_out(piece);
+    display->show(stream.push(token), stream.tokens().size());
     return !stream.stopped();
   };
   listener.on_logits = [&](int32_t id, int64_t position, std::span<const float> row) {
@@ -127,7 +175,7 @@ int run_answer(MpiSession& session, const Job& job, StepContext& where) {
   const RunClock clock(session, job, worker);
   worker.engine.run(listener);
   const std::vector<RankReport> reports = clock.reports();
-  if (leader) report(job, worker, *leader, stream, reports);
+  if (leader) report(job, worker, *leader, stream, *display, reports);
   return 0;
 }
 

@@ -11,7 +11,9 @@
 #include "apps/batch_file.h"
 #include "apps/infer_run.h"
 #include "apps/infer_text.h"
+#include "apps/infer_tools.h"
 #include "core/model/token_bytes.h"
+#include "io/answer_parts.h"
 
 namespace glm {
 namespace {
@@ -83,18 +85,22 @@ class BatchLeader {
     std::string id;
     Request request;
     std::vector<std::string> stops;
+    OrderedJson tools;  // null: none
   };
   struct Answer {
     std::string id;
     AnswerStream stream;
+    OrderedJson tools;
   };
 
   Open judged(const BatchItem& item) const;
+  OrderedJson tools_of(const BatchItem& item) const;
   std::vector<int32_t> prompt_ids(const BatchItem& item) const;
   void write(Engine& engine, int32_t id);
 
   const Job& job_;
   TextSide text_;
+  OrderedJson tools_;  // of lines that bring none
   std::vector<Open> open_;
   std::unique_ptr<BatchOutput> output_;
   std::map<int32_t, Answer> answers_;  // by the engine's id
@@ -105,7 +111,9 @@ class BatchLeader {
 };
 
 BatchLeader::BatchLeader(const Job& job)
-    : job_(job), text_(job.source.texts, job.config, job.source.path) {
+    : job_(job),
+      text_(job.source.texts, job.config, job.source.path),
+      tools_(read_tools(job.options.tools)) {
   const std::vector<BatchItem> items = read_batch(*job.options.batch, job.options);
   totals_.n_lines = items.size();
   LineErrors errors(*job.options.batch);
@@ -119,6 +127,11 @@ BatchLeader::BatchLeader(const Job& job)
   totals_.n_skipped = items.size() - open_.size();
 }
 
+OrderedJson BatchLeader::tools_of(const BatchItem& item) const {
+  if (!item.tools.is_null()) return item.tools;
+  return item.options.raw || !item.tokens.empty() ? OrderedJson() : tools_;
+}
+
 std::vector<int32_t> BatchLeader::prompt_ids(const BatchItem& item) const {
   for (const int32_t id : item.tokens)
     if (id >= job_.config.vocab)
@@ -130,7 +143,7 @@ std::vector<int32_t> BatchLeader::prompt_ids(const BatchItem& item) const {
   return text_.chat_ids(item.options.prompt
                             ? chat_messages(*item.options.prompt, item.options.system)
                             : item.messages,
-                        item.tools,
+                        tools_of(item),
                         item.options.thinking);
 }
 
@@ -138,6 +151,7 @@ BatchLeader::Open BatchLeader::judged(const BatchItem& item) const {
   Open open;
   open.id = item.id;
   open.stops = item.options.stop;
+  open.tools = tools_of(item);
   Request& request = open.request;
   request.prompt = prompt_ids(item);
   request.sampling = text_.sampling(item.options);
@@ -173,8 +187,10 @@ void BatchLeader::submit(Engine& engine) {
   start_ = synced_ = Clock::now();
   for (Open& open : open_) {
     const int32_t id = engine.submit(std::move(open.request), listener);
-    answers_.emplace(
-        id, Answer{std::move(open.id), AnswerStream(text_.tokenizer(), std::move(open.stops))});
+    answers_.emplace(id,
+                     Answer{std::move(open.id),
+                            AnswerStream(text_.tokenizer(), std::move(open.stops)),
+                            std::move(open.tools)});
   }
 }
 
@@ -184,12 +200,18 @@ void BatchLeader::write(Engine& engine, int32_t id) {
   stream.finish();
   const Sequence& sequence = engine.sequence(id);
   const size_t n_prompt = sequence.request.prompt.size();
-  const OrderedJson line = {
+  const bool length = sequence.finish == FinishReason::kLength;
+  OrderedJson line = {
       {"id", at->second.id},
       {"text", stream.text()},
       {"tokens", stream.tokens()},
-      {"finish_reason", sequence.finish == FinishReason::kLength ? "length" : "stop"},
+      {"finish_reason", length ? "length" : "stop"},
       {"usage", {{"prompt_tokens", n_prompt}, {"completion_tokens", stream.tokens().size()}}}};
+  const OrderedJson& tools = at->second.tools;
+  if (!tools.empty()) {
+    const bool inside = opens_thinking(*text_.tokenizer(), sequence.request.prompt);
+    line["message"] = message_json(parse_answer(stream.text(), inside, tools, !length));
+  }
   output_->append(line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace));
   totals_.prompt_tokens += static_cast<int64_t>(n_prompt);
   ++totals_.n_done;

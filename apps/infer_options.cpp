@@ -60,6 +60,13 @@ void add_prompt_options(CLI::App& app, InferOptions& o) {
                    {{"on", true}, {"off", false}},
                    "Let the model reason first (default: as the template decides)")
       ->group("Prompt");
+  app.add_option("--tools", o.tools, "Offer the tools of a JSON file; calls are shown as JSON")
+      ->type_name("FILE")
+      ->excludes(raw)
+      ->excludes(tokens)
+      ->group("Prompt");
+  app.add_flag("--show-thinking", o.show_thinking, "Show the reasoning in a chat (default: folded)")
+      ->group("Prompt");
 }
 
 void add_generation_options(CLI::App& app, InferOptions& o) {
@@ -190,17 +197,25 @@ void judge_batch(const InferOptions& o, bool has_prompt) {
     fail(ExitCode::kUsage, "--batch needs --output, a file for the answers");
 }
 
+// Nothing else to do: a conversation.
+void settle_chat(InferOptions& o) {
+  o.chat = !o.prompt && !o.prompt_file && !o.tokens && !o.dry_run && !o.benchmark && !o.batch;
+}
+
 void judge(const InferOptions& o) {
   if (o.model.empty()) fail(ExitCode::kUsage, "--model needs a path");
   judge_rank_options(o);
   const bool has_prompt = o.prompt || o.prompt_file || o.tokens;
-  if (!has_prompt && !o.dry_run && !o.benchmark && !o.batch)
+  if (o.chat && (o.raw || o.dump_logits))
     fail(ExitCode::kUsage,
-         "no prompt: give --prompt, --prompt-file, --tokens or --batch (--help lists all options)");
+         "no prompt: --raw and --dump-logits need --prompt or --prompt-file, not a chat");
+  if (o.show_thinking && !o.chat)
+    fail(ExitCode::kUsage, "--show-thinking is for a chat; leave out the prompt");
   judge_batch(o, has_prompt);
-  if (o.benchmark && (has_prompt || o.dump_logits))
+  if (o.benchmark && (has_prompt || o.dump_logits || o.tools))
     fail(ExitCode::kUsage,
-         "--benchmark makes its own prompt: leave out --prompt, --tokens and --dump-logits");
+         "--benchmark makes its own prompt: leave out --prompt, --tokens, --tools and "
+         "--dump-logits");
   for (const std::string& stop : o.stop)
     if (stop.empty()) fail(ExitCode::kUsage, "--stop needs a text of at least one byte");
   if (o.ranks && !o.dry_run)
@@ -288,6 +303,7 @@ ParsedCommand parse_infer_command(int argc, char** argv) {
       command.kind = ParsedCommand::Kind::kText;
       return command;
     }
+    settle_chat(command.options);
     judge(command.options);
     if (command.options.benchmark && !command.options.max_tokens) command.options.max_tokens = 64;
   } catch (const Error& error) {

@@ -29,6 +29,9 @@ struct InferOptions {
   bool raw = false;
   std::optional<std::string> system;
   std::optional<bool> thinking;
+  std::optional<std::string> tools;  // a file
+  bool chat = false;                 // no prompt: a conversation
+  bool show_thinking = false;        // in it
 
   // Generation; absent values come from the model's generation_config.json
   std::optional<int64_t> max_tokens;
@@ -61,6 +64,7 @@ struct InferOptions {
   std::optional<int> ranks;   // of the plan, without mpirun
   DType dtype = DType::kQ40;  // of the plan, from a config.json alone
   std::optional<std::string> dump_logits;
+  std::optional<int64_t> score_window;  // glm_eval: texts run in windows of so many tokens
   bool json = false;
   bool benchmark = false;
   int64_t prompt_tokens = 512;

@@ -45,6 +45,7 @@ class RunClock {
 
 int run_answer(MpiSession& session, const Job& job, StepContext& where);
 int run_batch(MpiSession& session, const Job& job, StepContext& where);
+int run_chat(MpiSession& session, const Job& job, StepContext& where);
 int run_benchmark(MpiSession& session, const Job& job, StepContext& where);
 int run_dry(MpiSession& session, const Job& job);
 

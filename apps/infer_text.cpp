@@ -57,7 +57,8 @@ SamplingParams TextSide::sampling(const InferOptions& options) const {
   return params;
 }
 
-std::vector<int32_t> TextSide::prompt_ids(const InferOptions& options) const {
+std::vector<int32_t> TextSide::prompt_ids(const InferOptions& options,
+                                          const OrderedJson& tools) const {
   if (options.tokens) return parse_ids(*options.tokens, config_.vocab);
   if (tokenizer_ == nullptr)
     fail(ExitCode::kUsage,
@@ -68,7 +69,7 @@ std::vector<int32_t> TextSide::prompt_ids(const InferOptions& options) const {
                           : *options.prompt;
   std::vector<int32_t> ids =
       options.raw ? raw_ids(prompt)
-                  : chat_ids(chat_messages(prompt, options.system), nullptr, options.thinking);
+                  : chat_ids(chat_messages(prompt, options.system), tools, options.thinking);
   if (ids.empty()) fail(ExitCode::kUsage, "the prompt is empty");
   const int32_t largest = *std::max_element(ids.begin(), ids.end());
   if (largest >= config_.vocab)

@@ -43,10 +43,12 @@ const OrderedJson& function_of(const OrderedJson& tool) {
   return tool.contains("function") ? tool["function"] : tool;
 }
 
-// Null when it was not offered.
+// Null when it was not offered. Lists of batch files may hold anything.
 const OrderedJson* find_tool(const OrderedJson& tools, std::string_view name) {
   for (const OrderedJson& tool : tools)
-    if (const OrderedJson& function = function_of(tool); function["name"] == name) return &function;
+    if (const OrderedJson& function = function_of(tool);
+        function.is_object() && function.contains("name") && function["name"] == name)
+      return &function;
   return nullptr;
 }
 

@@ -32,7 +32,7 @@ TEST(BadOption, UnknownRepeatedConflictingAndIncomplete) {
   expect_usage(with_prompt({"--raw", "--system", "x"}), {"--raw", "--system"});
   expect_usage(with_prompt({"--seed"}), {"--seed"});
   expect_usage({"--prompt", "x"}, {"--model"});
-  expect_usage(model_and({}), {"no prompt"});
+  expect_usage(model_and({"--raw"}), {"no prompt", "--raw"});
   expect_usage(with_prompt({"--benchmark"}), {"--benchmark"});
   expect_usage(with_prompt({"--ranks", "2"}), {"--ranks", "mpirun -np"});
   expect_usage(with_prompt({"--stop", ""}), {"--stop"});

@@ -140,6 +140,16 @@ TEST(ToolCalls, TheLastTagMayBeMissingWhereTheModelEnded) {
   EXPECT_EQ(calls_of("get_weather\n{\"city\": \"Oslo\"}", false), "[]");
 }
 
+TEST(ToolCalls, ListsThatWereNotJudgedDoNoHarm) {
+  const OrderedJson odd = OrderedJson::parse(
+      R"([3, "now", {}, {"function": 3}, {"name": 3}, {"name": "now", "parameters": [1]}])");
+  EXPECT_EQ(
+      parse_tool_calls("<tool_call>now<arg_key>a</arg_key><arg_value>1</arg_value>", odd, true)
+          .calls.size(),
+      1u);
+  EXPECT_TRUE(parse_tool_calls("<tool_call>now", nullptr, true).calls.empty());
+}
+
 std::string repeated(const std::string& text, size_t times) {
   std::string out;
   out.reserve(text.size() * times);

@@ -27,6 +27,7 @@ BEGIN {
   fence("^(hdf5|H5)", "^(io/|tests/io/|tests/apps/)", "HDF5")
   fence("^CLI/", "^apps/", "CLI11")
   fence("^(gtest|gmock)/", "^tests/", "GoogleTest")
+  fence("^(histedit|editline/)", "^apps/line_editor_", "libedit")
   fence("^(pcre2|utf8proc)", "^io/", "PCRE2 and utf8proc")
 }
 

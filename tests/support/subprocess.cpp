@@ -15,6 +15,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -114,6 +115,7 @@ struct Process::Impl {
   void pump(int milliseconds);
   void read_from(int& end, std::string& text);
   void write_input();
+  bool idle_input() const { return written >= command.input.size(); }
   bool reap();
 
   Command command;
@@ -177,10 +179,17 @@ void Process::Impl::write_input() {
 
 // Moves what can be moved, waiting at most so long for it.
 void Process::Impl::pump(int milliseconds) {
-  if (written >= command.input.size()) Pipe::close_end(in.write_end);
+  if (written >= command.input.size() && !command.late_input.empty()) {
+    if (since(begin) >= command.input_pause) {
+      command.input = std::exchange(command.late_input, {});
+      written = 0;
+    }
+  } else if (written >= command.input.size()) {
+    Pipe::close_end(in.write_end);
+  }
   std::array<pollfd, 3> ends = {pollfd{out.read_end, POLLIN, 0},
                                 pollfd{err.read_end, POLLIN, 0},
-                                pollfd{in.write_end, POLLOUT, 0}};
+                                pollfd{idle_input() ? -1 : in.write_end, POLLOUT, 0}};
   if (poll(ends.data(), ends.size(), milliseconds) <= 0) return;
   if (ends[0].revents != 0) read_from(out.read_end, outcome.out);
   if (ends[1].revents != 0) read_from(err.read_end, outcome.err);

@@ -18,7 +18,9 @@ struct Command {
   std::vector<std::string> argv;
   // Name and new value; no value takes the variable away.
   std::vector<std::pair<std::string, std::optional<std::string>>> env;
-  std::string input;         // what stdin holds
+  std::string input;       // what stdin holds
+  double input_pause = 0;  // seconds after which `late_input` follows, when there is some
+  std::string late_input;
   bool close_stdin = false;  // the program starts without one
   bool close_stdout = false;
   std::string stdout_path;    // stdout goes there instead of being captured
