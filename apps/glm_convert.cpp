@@ -5,9 +5,13 @@
 #include <fstream>
 #include <limits>
 
+#include <sys/resource.h>
+
 #include "apps/program.h"
+#include "apps/progress.h"
 #include "core/model/convert.h"
 #include "io/json.h"
+#include "io/model_verify.h"
 
 namespace glm {
 namespace {
@@ -37,6 +41,8 @@ struct Options {
   std::string head_dtype;
   std::string memory_limit = "1GiB";
   std::string synthetic;
+  std::string verify;
+  bool resume = false;
   int threads = allowed_cores();
   uint64_t seed = 0;
   bool json = false;
@@ -70,9 +76,20 @@ void declare_options(CLI::App& app, Options& options) {
       ->group("Resources")
       ->check(integer_in(1, kMaxThreads))
       ->capture_default_str();
-  app.add_option("--memory-limit", options.memory_limit, "buffers, for example 512M or 2GiB")
+  app.add_option("--memory-limit",
+                 options.memory_limit,
+                 "memory of the whole program, for example 512M or 2GiB")
       ->group("Resources")
       ->capture_default_str();
+  app.add_flag("--resume",
+               options.resume,
+               "go on where the same conversion was killed; begins anew where there is nothing")
+      ->group("Output");
+  app.add_option("--verify",
+                 options.verify,
+                 "only read this model file and compare all its checksums and its .sha256")
+      ->group("Output")
+      ->type_name("OUT.h5");
   app.add_flag("--json", options.json, "print a summary as the last line, one JSON object")
       ->group("Output");
 }
@@ -102,7 +119,18 @@ void check_output(const std::filesystem::path& out) {
          escaped(out.string()));
 }
 
-std::string summary_json(const Options& options,
+// Largest memory of this process so far.
+int64_t peak_bytes() {
+  struct rusage usage = {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+void print_json(const OrderedJson& json) {
+  fmt::print("{}\n", json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace));
+}
+
+OrderedJson summary_json(const Options& options,
                          const std::string& out,
                          const ConvertReport& report,
                          double seconds) {
@@ -113,16 +141,19 @@ std::string summary_json(const Options& options,
   json["tensors"] = report.tensors;
   json["parameters"] = report.parameters;
   json["weight_bytes"] = report.bytes;
+  json["resumed_bytes"] = report.resumed_bytes;
   json["dtype"] = dtype_name(dtypes.body);
   json["embedding_dtype"] = dtype_name(dtypes.embedding);
   json["head_dtype"] = dtype_name(dtypes.head);
   json["has_mtp"] = report.has_mtp;
   json["seconds"] = seconds;
+  json["peak_memory_bytes"] = peak_bytes();
   json["warnings"] = report.warnings;
-  return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+  return json;
 }
 
-int convert(const Options& options) {
+// The one path that is written; checks what goes with what.
+const std::string& output_of(const Options& options) {
   const bool synthetic = !options.synthetic.empty();
   // The only path of a synthetic model is its output.
   const std::string& out = synthetic ? options.source : options.out;
@@ -136,33 +167,87 @@ int convert(const Options& options) {
   if (synthetic && !std::filesystem::exists(options.synthetic))
     fail(ExitCode::kUsage, "--synthetic: {}: no such file", escaped(options.synthetic));
   check_output(out);
+  return out;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+int convert(const Options& options) {
+  const std::string& out = output_of(options);
   ConvertOptions convert;
   convert.dtypes = dtypes_of(options);
   convert.threads = options.threads;
   convert.memory_limit = parse_size(options.memory_limit, "--memory-limit");
   convert.seed = options.seed;
+  convert.resume = options.resume;
   ProgressLine line(kProgram);
-  convert.progress = [&](int64_t done, int64_t total, const std::string& tensor) {
+  bool hashing = false;
+  convert.progress = [&](const ConvertProgress& progress) {
     if (interrupted != 0) fail(ExitCode::kRuntime, "interrupted; {} was not written", escaped(out));
-    line.update(done, total, tensor);
+    if (progress.hashing && !hashing) line.restart();
+    hashing = progress.hashing;
+    line.update({progress.done, progress.resumed, progress.total}, progress.what);
   };
   catch_interrupts();
   const auto start = std::chrono::steady_clock::now();
-  const ConvertReport report = synthetic ? convert_synthetic(options.synthetic, out, convert)
-                                         : convert_checkpoint(options.source, out, convert);
+  const ConvertReport report = options.synthetic.empty()
+                                   ? convert_checkpoint(options.source, out, convert)
+                                   : convert_synthetic(options.synthetic, out, convert);
   line.finish();
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  const double seconds = seconds_since(start);
   for (const std::string& warning : report.warnings)
     fmt::print(stderr, "{}: warning: {}\n", kProgram, warning);
-  fmt::print("{}: wrote {}: {} tensors, {} parameters, {} of weights in {:.1f} s ({:.0f} MB/s)\n",
+  if (report.resumed_bytes > 0)
+    fmt::print(
+        "{}: {} of weights were there already\n", kProgram, bytes_text(report.resumed_bytes));
+  fmt::print(
+      "{}: wrote {}: {} tensors, {} parameters, {} of weights in {:.1f} s ({:.0f} MB/s), {} of "
+      "memory\n",
+      kProgram,
+      escaped(out),
+      report.tensors,
+      count_text(report.parameters),
+      bytes_text(report.bytes),
+      seconds,
+      static_cast<double>(report.bytes - report.resumed_bytes) / 1e6 / seconds,
+      bytes_text(peak_bytes()));
+  if (options.json) print_json(summary_json(options, out, report, seconds));
+  return 0;
+}
+
+int verify(const Options& options) {
+  if (!options.source.empty() || !options.synthetic.empty() || options.resume)
+    fail(ExitCode::kUsage, "--verify takes nothing but its file; try --help");
+  ProgressLine line(kProgram);
+  catch_interrupts();
+  const auto start = std::chrono::steady_clock::now();
+  const VerifyReport report =
+      verify_model_file(options.verify, options.threads, [&](int64_t done, int64_t total) {
+        if (interrupted != 0) fail(ExitCode::kRuntime, "interrupted");
+        line.update({done, 0, total}, options.verify);
+      });
+  line.finish();
+  const double seconds = seconds_since(start);
+  fmt::print("{}: {} is whole: {} tensors, {} blocks, {} of weights agree with their checksums{}\n",
              kProgram,
-             escaped(out),
+             escaped(options.verify),
              report.tensors,
-             count_text(report.parameters),
-             bytes_text(report.bytes),
-             seconds.count(),
-             static_cast<double>(report.bytes) / 1e6 / seconds.count());
-  if (options.json) fmt::print("{}\n", summary_json(options, out, report, seconds.count()));
+             report.blocks,
+             bytes_text(report.weight_bytes),
+             report.manifest ? ", and the file with its .sha256" : "; there is no .sha256");
+  if (!options.json) return 0;
+  OrderedJson json;
+  json["program"] = kProgram;
+  json["verified"] = escaped(options.verify, 4096);
+  json["tensors"] = report.tensors;
+  json["blocks"] = report.blocks;
+  json["weight_bytes"] = report.weight_bytes;
+  json["file_bytes"] = report.file_bytes;
+  json["manifest"] = report.manifest;
+  json["seconds"] = seconds;
+  print_json(json);
   return 0;
 }
 
@@ -178,7 +263,7 @@ int run(int argc, char** argv) {
     fmt::print("{}\n", text);
     return 0;
   }
-  return convert(options);
+  return options.verify.empty() ? convert(options) : verify(options);
 }
 
 }  // namespace

@@ -207,45 +207,4 @@ std::string bytes_text(int64_t bytes) {
                                : fmt::format("{:.2f} GB", n / 1e9);
 }
 
-ProgressLine::ProgressLine(std::string program)
-    : program_(std::move(program)),
-      terminal_(::isatty(STDERR_FILENO) != 0),
-      start_(Clock::now()),
-      last_(start_) {}
-
-ProgressLine::~ProgressLine() { finish(); }
-
-void ProgressLine::update(int64_t done, int64_t total, std::string_view what) {
-  const auto now = Clock::now();
-  const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(5000);
-  if (now - last_ < pause) return;
-  last_ = now;
-  const double seconds = std::chrono::duration<double>(now - start_).count();
-  const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1.0;
-  const double rate = static_cast<double>(done) / seconds;
-  std::string line = fmt::format("{}: {:5.1f} % of {:.2f} GB, {:.0f} MB/s, {:.0f} s left",
-                                 program_,
-                                 100.0 * share,
-                                 static_cast<double>(total) / 1e9,
-                                 rate / 1e6,
-                                 static_cast<double>(total - done) / rate);
-  if (terminal_) {
-    constexpr int kWidth = 24;
-    const int full = static_cast<int>(share * kWidth);
-    line = fmt::format("\r[{:#>{}}{:.>{}}] {}, {:<32.32}", "", full, "", kWidth - full, line, what);
-    drawn_ = true;
-  } else {
-    line += fmt::format(", {}\n", what);
-  }
-  std::fwrite(line.data(), 1, line.size(), stderr);
-  std::fflush(stderr);
-}
-
-void ProgressLine::finish() {
-  if (!drawn_) return;
-  drawn_ = false;
-  std::fputs("\r\x1b[K", stderr);
-  std::fflush(stderr);
-}
-
 }  // namespace glm

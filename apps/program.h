@@ -1,8 +1,7 @@
-// What all programs share: the one line of an error, option parsing, the text of --version, a
-// progress line, sizes with units. SPDX-License-Identifier: MIT
+// What all programs share: the one line of an error, option parsing, the text of --version, sizes
+// with units. SPDX-License-Identifier: MIT
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -48,28 +47,5 @@ std::string count_text(int64_t count);
 
 // "9.30 MB", "60.81 GB" (powers of 1000).
 std::string bytes_text(int64_t bytes);
-
-// One line on stderr that shows how far a long piece of work is: redrawn on a terminal, else a new
-// line every few seconds.
-class ProgressLine {
- public:
-  explicit ProgressLine(std::string program);
-  ~ProgressLine();
-  ProgressLine(const ProgressLine&) = delete;
-  ProgressLine& operator=(const ProgressLine&) = delete;
-
-  // `done` and `total` in bytes; `what` is shown behind them.
-  void update(int64_t done, int64_t total, std::string_view what);
-  // Ends the line of a terminal.
-  void finish();
-
- private:
-  using Clock = std::chrono::steady_clock;
-  std::string program_;
-  bool terminal_;
-  bool drawn_ = false;
-  Clock::time_point start_;
-  Clock::time_point last_;
-};
 
 }  // namespace glm

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -109,7 +110,16 @@ class WeightReader {
   std::vector<char> block_;  // a block of which only parts are wanted
 };
 
-// Writes OUT.h5.partial, then renames. The destructor without finish() removes what was written.
+// How a conversion that was killed is taken up again.
+struct WriteJob {
+  bool resume = false;
+  // Whatever decides the numbers and is not in the other arguments (sizes and times of the source).
+  std::string stamp;
+};
+
+// Writes OUT.h5.partial and, when it is whole, OUT.h5.sha256 for `sha256sum -c`, then renames. The
+// destructor without finish() removes what was written; a kill leaves it for a writer with the same
+// arguments and `resume`.
 class ModelWriter {
  public:
   struct TensorShape {
@@ -124,20 +134,30 @@ class ModelWriter {
               const std::string& architecture,
               const ModelTexts& texts,
               const std::string& source_fingerprint,
-              const std::vector<TensorShape>& tensors);
+              const std::vector<TensorShape>& tensors,
+              const WriteJob& job = {});
   ~ModelWriter();
   ModelWriter(const ModelWriter&) = delete;
   ModelWriter& operator=(const ModelWriter&) = delete;
 
+  // Something of the same job was there.
+  bool resumed() const;
+  // Bytes of a plane from its start that were written before; they are read and compared with their
+  // checksums. Otherwise 0.
+  int64_t intact_bytes(const std::string& name, WeightReader::Plane plane);
+  // The first write of this plane will be at `offset`, which is at most its intact_bytes().
+  void skip(const std::string& name, WeightReader::Plane plane, int64_t offset);
+
   // Bytes of a plane at `offset` within it. Checksums are updated; each plane must be written once,
-  // in ascending order.
+  // in ascending order. One thread at a time.
   void write(const std::string& name,
              WeightReader::Plane plane,
              int64_t offset,
              const void* data,
              int64_t bytes);
-  // Writes index and complete flag, fsyncs, renames.
-  void finish();
+  // Writes index and complete flag, hashes the file, fsyncs, renames. `hashed` is called with the
+  // bytes that have been hashed and those of the file.
+  void finish(const std::function<void(int64_t done, int64_t total)>& hashed = {});
 
  private:
   struct Impl;

@@ -23,6 +23,7 @@ RawFile::RawFile(const std::filesystem::path& path, ExitCode code)
   const int error = ::fstat(fd_, &info) == 0 ? 0 : errno;
   if (error == 0 && S_ISREG(info.st_mode)) {
     size_ = static_cast<int64_t>(info.st_size);
+    changed_ = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
     return;
   }
   ::close(fd_);
@@ -39,7 +40,8 @@ RawFile::RawFile(RawFile&& other) noexcept
     : path_(std::move(other.path_)),
       code_(other.code_),
       fd_(std::exchange(other.fd_, -1)),
-      size_(other.size_) {}
+      size_(other.size_),
+      changed_(other.changed_) {}
 
 int64_t RawFile::read_some(int64_t offset, void* out, int64_t bytes) const {
   constexpr int64_t kMaxCall = int64_t{1} << 30;  // Linux moves at most 2 GiB - 4 KiB per call

@@ -21,6 +21,8 @@ class RawFile {
 
   // Bytes when it was opened.
   int64_t size() const { return size_; }
+  // Time of its last change before that, since 1970.
+  int64_t changed_nanoseconds() const { return changed_; }
   const std::string& path() const { return path_; }
 
   // Reads up to `bytes` at `offset`; returns fewer only at the end of the file. Throws Error(code)
@@ -34,6 +36,7 @@ class RawFile {
   ExitCode code_;
   int fd_ = -1;
   int64_t size_ = 0;
+  int64_t changed_ = 0;
 };
 
 // Text of an errno value, independent of the locale's thread safety.

@@ -376,6 +376,14 @@ std::string Checkpoint::fingerprint() const {
   return fmt::format("{:016x}", hash);
 }
 
+std::string Checkpoint::stamp() const {
+  std::string text;
+  for (const auto& [name, shard] : shards_)
+    text += fmt::format(
+        "{}:{} {} {}\n", name.size(), name, shard->file.size(), shard->file.changed_nanoseconds());
+  return text;
+}
+
 int64_t Checkpoint::total_bytes() const {
   int64_t total = 0;
   for (const auto& [name, tensor] : tensors_) total += tensor.bytes;

@@ -47,6 +47,8 @@ class Checkpoint {
   // hex.
   std::string fingerprint() const;
   int64_t total_bytes() const;
+  // Sizes and times of change of the files: other values have another stamp.
+  std::string stamp() const;
 
  private:
   struct Shard;

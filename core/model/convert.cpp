@@ -338,10 +338,14 @@ ConvertReport convert_checkpoint(const fs::path& folder,
   count_tensors(pairing.tensors, report);
   const CheckpointRows rows(folder, checkpoint, fp8, pairing.tensors);
   stream_model(out,
-               {std::string(family_name(config.family)), texts, checkpoint.fingerprint()},
+               {std::string(family_name(config.family)),
+                texts,
+                checkpoint.fingerprint(),
+                checkpoint.stamp()},
                pairing.tensors,
                rows,
-               options);
+               options,
+               report);
   return report;
 }
 

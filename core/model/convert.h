@@ -12,19 +12,30 @@
 
 namespace glm {
 
+struct ConvertProgress {
+  int64_t done = 0;     // bytes written, or hashed
+  int64_t resumed = 0;  // of them, there at the start
+  int64_t total = 0;
+  std::string what;      // name of the tensor
+  bool hashing = false;  // the file is complete and is read back for its manifest
+};
+
 struct ConvertOptions {
   DTypeChoice dtypes;
   int threads = 1;
-  int64_t memory_limit = int64_t{1} << 30;  // bytes of buffers
+  int64_t memory_limit = int64_t{1} << 30;  // of the whole process, in bytes
+  int64_t batch_bytes = int64_t{32} << 20;  // encoded and written together, at most
   uint64_t seed = 0;                        // synthetic models
-  // Called as work goes on: bytes written so far, bytes in all, name of the tensor.
-  std::function<void(int64_t done, int64_t total, const std::string& tensor)> progress;
+  // Goes on where a killed conversion of the same source and options ended.
+  bool resume = false;
+  std::function<void(const ConvertProgress&)> progress;  // called as work goes on
 };
 
 struct ConvertReport {
   int64_t tensors = 0;
   int64_t parameters = 0;
-  int64_t bytes = 0;  // of weights
+  int64_t bytes = 0;          // of weights
+  int64_t resumed_bytes = 0;  // of them, found by --resume
   bool has_mtp = false;
   std::vector<std::string> warnings;  // one line each
 };

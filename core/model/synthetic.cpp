@@ -78,10 +78,12 @@ ConvertReport convert_synthetic(const std::filesystem::path& config_json,
   stream_model(out,
                {std::string(family_name(config.family)),
                 texts,
-                fmt::format("synthetic, seed {}", options.seed)},
+                fmt::format("synthetic, seed {}", options.seed),
+                ""},
                tensors,
                RandomRows(tensors, options.seed),
-               options);
+               options,
+               report);
   return report;
 }
 

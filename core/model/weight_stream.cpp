@@ -2,11 +2,16 @@
 #include "core/model/weight_stream.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <exception>
+#include <fstream>
+#include <future>
 #include <limits>
 #include <mutex>
 #include <thread>
+
+#include <unistd.h>
 
 #include "kernels/quantize.h"
 
@@ -17,8 +22,11 @@ using Plane = WeightReader::Plane;
 
 // Elements of one piece of work: small enough to stay in cache, large enough to be read at once.
 constexpr int64_t kUnitElements = 1 << 16;
-// Encoded bytes that are written together.
-constexpr int64_t kBatchBytes = int64_t{32} << 20;
+
+// What a worker needs besides its rows: undecoded bytes, its stack.
+constexpr int64_t kWorkerOverhead = int64_t{512} << 10;
+// What finishing the file takes.
+constexpr int64_t kFinishBytes = int64_t{6} << 20;
 
 // Runs body(index, worker) for every index, on this thread and `threads` - 1 others; rethrows the
 // first error.
@@ -99,13 +107,22 @@ class Streamer {
     for (const StreamTensor& tensor : tensors) total_ += stored_bytes(tensor.spec, tensor.type);
     allocate();
   }
+  ~Streamer() {
+    if (writing_.valid()) writing_.wait();  // it uses our buffers
+  }
+  Streamer(const Streamer&) = delete;
+  Streamer& operator=(const Streamer&) = delete;
 
-  void run() {
+  // Returns the bytes that were there already.
+  int64_t run() {
     for (size_t i = 0; i < tensors_.size(); ++i) stream(i);
+    if (writing_.valid()) writing_.get();
+    return resumed_;
   }
 
  private:
-  // f32 rows per worker, and one batch of encoded planes.
+  // f32 rows per worker, and two batches of encoded planes: one is written while the other is
+  // filled. All of it and what the process holds by now stay within the limit.
   void allocate() {
     int64_t rows_elements = 0;
     int64_t unit_bytes = 0;
@@ -117,22 +134,25 @@ class Streamer {
           unit_bytes,
           shape.plane_bytes(Plane::kValues, rows) + shape.plane_bytes(Plane::kScales, rows));
     }
-    const int64_t worker_bytes = rows_elements * static_cast<int64_t>(sizeof(float));
-    const int64_t least = worker_bytes + unit_bytes;
-    if (options_.memory_limit < least)
+    const int64_t worker_bytes =
+        rows_elements * static_cast<int64_t>(sizeof(float)) + kWorkerOverhead;
+    const int64_t held = resident_bytes() + kFinishBytes;
+    const int64_t least = worker_bytes + 2 * unit_bytes;
+    const int64_t available = options_.memory_limit - held;
+    if (available < least)
       fail(ExitCode::kResources,
-           "a memory limit of {} bytes is too small: the buffers need at least {}",
+           "a memory limit of {} bytes is too small: the program holds {}, and its buffers need at "
+           "least {}",
            options_.memory_limit,
+           held,
            least);
-    threads_ = static_cast<int>(std::clamp<int64_t>(
-        (options_.memory_limit - unit_bytes) / std::max<int64_t>(worker_bytes, 1),
-        1,
-        options_.threads));
-    batch_bytes_ = std::max(unit_bytes,
-                            std::min(kBatchBytes, options_.memory_limit - threads_ * worker_bytes));
+    threads_ = static_cast<int>(
+        std::clamp<int64_t>((available - 2 * unit_bytes) / worker_bytes, 1, options_.threads));
+    batch_bytes_ = std::max(
+        unit_bytes, std::min(options_.batch_bytes, (available - threads_ * worker_bytes) / 2));
     rows_.resize(static_cast<size_t>(threads_));
     for (std::vector<float>& rows : rows_) rows.resize(static_cast<size_t>(rows_elements));
-    encoded_.resize(static_cast<size_t>(batch_bytes_));
+    for (std::vector<char>& batch : encoded_) batch.resize(static_cast<size_t>(batch_bytes_));
   }
 
   void stream(size_t index) {
@@ -141,29 +161,49 @@ class Streamer {
     const int64_t unit_bytes = shape.plane_bytes(Plane::kValues, shape.unit) +
                                shape.plane_bytes(Plane::kScales, shape.unit);
     const int64_t batch_rows = std::max<int64_t>(1, batch_bytes_ / unit_bytes) * shape.unit;
-    for (int64_t first = 0; first < shape.rows; first += batch_rows) {
+    for (int64_t first = skip_rows(tensor.spec.name, shape); first < shape.rows;
+         first += batch_rows) {
       const int64_t rows = std::min(batch_rows, shape.rows - first);
-      const int64_t values = shape.plane_bytes(Plane::kValues, rows);
-      encode(index, shape, first, rows);
-      writer_.write(tensor.spec.name,
-                    Plane::kValues,
-                    shape.plane_bytes(Plane::kValues, first),
-                    encoded_.data(),
-                    values);
-      if (is_quantized(shape.type.dtype))
-        writer_.write(tensor.spec.name,
-                      Plane::kScales,
-                      shape.plane_bytes(Plane::kScales, first),
-                      encoded_.data() + values,
-                      shape.plane_bytes(Plane::kScales, rows));
-      done_ += values + shape.plane_bytes(Plane::kScales, rows);
-      if (options_.progress) options_.progress(done_, total_, tensor.spec.name);
+      std::vector<char>& batch = encoded_[next_batch_];
+      next_batch_ = 1 - next_batch_;
+      encode(batch, index, shape, first, rows);
+      if (writing_.valid()) writing_.get();
+      writing_ = std::async(std::launch::async, [this, &tensor, shape, &batch, first, rows] {
+        write(tensor.spec.name, shape, batch, first, rows);
+      });
+      done_ += shape.plane_bytes(Plane::kValues, rows) + shape.plane_bytes(Plane::kScales, rows);
+      if (options_.progress) options_.progress({done_, resumed_, total_, tensor.spec.name, false});
     }
   }
 
-  // Fills encoded_ with the values of `rows` rows, then their scales.
-  void encode(size_t index, const Shape& shape, int64_t first, int64_t rows) {
-    char* values = encoded_.data();
+  // Rows that a killed run has left whole, in both planes.
+  int64_t skip_rows(const std::string& name, const Shape& shape) {
+    if (!writer_.resumed()) return 0;
+    if (writing_.valid()) writing_.get();
+    const bool scaled = is_quantized(shape.type.dtype);
+    int64_t rows = shape.rows;
+    for (const Plane plane : {Plane::kValues, Plane::kScales}) {
+      if (plane == Plane::kScales && !scaled) continue;
+      // 16 rows of either plane are whole bytes.
+      const int64_t tile = shape.plane_bytes(plane, kTileRows);
+      const int64_t whole = shape.plane_bytes(plane, shape.rows);
+      const int64_t intact = writer_.intact_bytes(name, plane);
+      if (intact < whole) rows = std::min(rows, intact / tile * kTileRows);
+    }
+    writer_.skip(name, Plane::kValues, shape.plane_bytes(Plane::kValues, rows));
+    if (scaled) writer_.skip(name, Plane::kScales, shape.plane_bytes(Plane::kScales, rows));
+    const int64_t bytes =
+        shape.plane_bytes(Plane::kValues, rows) + shape.plane_bytes(Plane::kScales, rows);
+    done_ += bytes;
+    resumed_ += bytes;
+    if (options_.progress) options_.progress({done_, resumed_, total_, name, false});
+    return rows;
+  }
+
+  // Fills `batch` with the values of `rows` rows, then their scales.
+  void encode(
+      std::vector<char>& batch, size_t index, const Shape& shape, int64_t first, int64_t rows) {
+    char* values = batch.data();
     char* scales = values + shape.plane_bytes(Plane::kValues, rows);
     parallel_for((rows + shape.unit - 1) / shape.unit, threads_, [&](int64_t unit, int worker) {
       const int64_t begin = unit * shape.unit;
@@ -180,6 +220,22 @@ class Streamer {
     });
   }
 
+  void write(const std::string& name,
+             const Shape& shape,
+             const std::vector<char>& batch,
+             int64_t first,
+             int64_t rows) {
+    const int64_t values = shape.plane_bytes(Plane::kValues, rows);
+    writer_.write(
+        name, Plane::kValues, shape.plane_bytes(Plane::kValues, first), batch.data(), values);
+    if (is_quantized(shape.type.dtype))
+      writer_.write(name,
+                    Plane::kScales,
+                    shape.plane_bytes(Plane::kScales, first),
+                    batch.data() + values,
+                    shape.plane_bytes(Plane::kScales, rows));
+  }
+
   ModelWriter& writer_;
   const std::vector<StreamTensor>& tensors_;
   const RowSource& source_;
@@ -188,24 +244,47 @@ class Streamer {
   int64_t batch_bytes_ = 0;
   int64_t total_ = 0;
   int64_t done_ = 0;
+  int64_t resumed_ = 0;
   std::vector<std::vector<float>> rows_;  // per worker
-  std::vector<char> encoded_;
+  std::array<std::vector<char>, 2> encoded_;
+  size_t next_batch_ = 0;
+  std::future<void> writing_;  // of the batch that is not next
 };
 
 }  // namespace
+
+int64_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t size = 0;
+  int64_t pages = 0;
+  statm >> size >> pages;
+  return pages * ::sysconf(_SC_PAGESIZE);
+}
 
 void stream_model(const std::filesystem::path& out,
                   const FileHeader& header,
                   const std::vector<StreamTensor>& tensors,
                   const RowSource& source,
-                  const ConvertOptions& options) {
+                  const ConvertOptions& options,
+                  ConvertReport& report) {
   std::vector<ModelWriter::TensorShape> shapes;
   shapes.reserve(tensors.size());
   for (const StreamTensor& tensor : tensors)
     shapes.push_back({tensor.spec.name, tensor.type.dtype, tensor.type.packing, tensor.spec.dims});
-  ModelWriter writer(out, header.architecture, header.texts, header.fingerprint, shapes);
-  Streamer(writer, tensors, source, options).run();
-  writer.finish();
+  ModelWriter writer(out,
+                     header.architecture,
+                     header.texts,
+                     header.fingerprint,
+                     shapes,
+                     {options.resume, header.stamp});
+  if (options.resume && !writer.resumed())
+    report.warnings.push_back(
+        "--resume: nothing was left by an unfinished conversion of the same source with the same "
+        "options; this one began at the start");
+  report.resumed_bytes = Streamer(writer, tensors, source, options).run();
+  writer.finish([&](int64_t hashed, int64_t total) {
+    if (options.progress) options.progress({hashed, 0, total, "sha256", true});
+  });
 }
 
 float largest_storable(DType dtype) {

@@ -32,14 +32,20 @@ struct FileHeader {
   std::string architecture;
   ModelTexts texts;
   std::string fingerprint;
+  std::string stamp;  // sizes and times of the source, for --resume
 };
 
-// Writes the whole file. Throws Error(kResources) when the memory bound is too small for a tile.
+// Writes the whole file; fills in what a resumed conversion found, and warns when it found nothing.
+// Throws Error(kResources) when the memory bound is too small for a tile.
 void stream_model(const std::filesystem::path& out,
                   const FileHeader& header,
                   const std::vector<StreamTensor>& tensors,
                   const RowSource& source,
-                  const ConvertOptions& options);
+                  const ConvertOptions& options,
+                  ConvertReport& report);
+
+// Memory of this process that is in use now (VmRSS).
+int64_t resident_bytes();
 
 // Largest magnitude that a stored type can hold with a finite scale; infinite for f32 and bf16.
 float largest_storable(DType dtype);

@@ -29,6 +29,7 @@ BEGIN {
   fence("^(gtest|gmock)/", "^tests/", "GoogleTest")
   fence("^(histedit|editline/)", "^apps/line_editor_", "libedit")
   fence("^(pcre2|utf8proc)", "^io/", "PCRE2 and utf8proc")
+  fence("^openssl/", "^io/sha256\\.cpp", "OpenSSL")
 }
 
 function fence(header, files, what) {

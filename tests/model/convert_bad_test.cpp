@@ -173,8 +173,8 @@ TEST(ConvertBad, Paths) {
 TEST(ConvertBad, AProgressThatThrowsLeavesNothing) {
   const TempFolder folder("convert_interrupt");
   ConvertOptions options;
-  options.progress = [](int64_t done, int64_t, const std::string&) {
-    if (done > 10'000) fail(ExitCode::kRuntime, "interrupted");
+  options.progress = [](const ConvertProgress& progress) {
+    if (progress.done > 10'000) fail(ExitCode::kRuntime, "interrupted");
   };
   expect_error([&] { convert_checkpoint(golden_folder("glm"), folder / "m.h5", options); },
                ExitCode::kRuntime,

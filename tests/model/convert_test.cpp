@@ -246,7 +246,7 @@ TEST(Convert, BytesDoNotDependOnThreadsOrMemory) {
   ConvertOptions options = options_of(DType::kQ40);
   convert_checkpoint(tiny, folder / "a.h5", options);
   options.threads = 5;
-  options.memory_limit = 700'000;
+  options.batch_bytes = 50'000;
   convert_checkpoint(tiny, folder / "b.h5", options);
   EXPECT_TRUE(read_bytes(folder / "a.h5") == read_bytes(folder / "b.h5"));
   options.memory_limit = 1000;
@@ -327,7 +327,7 @@ TEST(Synthetic, SameSeedSameBytes) {
   const ConvertReport report = convert_synthetic(config, folder / "a.h5", options);
   EXPECT_TRUE(report.has_mtp);
   options.threads = 1;
-  options.memory_limit = 700'000;
+  options.batch_bytes = 50'000;
   convert_synthetic(config, folder / "b.h5", options);
   EXPECT_TRUE(read_bytes(folder / "a.h5") == read_bytes(folder / "b.h5"));
   options.seed = 1;
