@@ -22,8 +22,8 @@ class TextSide {
   TextSide(const ModelTexts& texts, const ModelConfig& config, const std::string& source);
 
   // Prompt ids of --tokens, --raw or the chat template, which also takes the tools. Throws
-  // Error(kUsage) for ids outside the vocabulary, an empty prompt, unreadable prompt files, --prompt
-  // without a tokenizer.
+  // Error(kUsage) for ids outside the vocabulary, an empty prompt, unreadable prompt files,
+  // --prompt without a tokenizer.
   std::vector<int32_t> prompt_ids(const InferOptions& options,
                                   const OrderedJson& tools = nullptr) const;
   // The chat template around messages; tools may be null.
