@@ -3,6 +3,7 @@
 #include "io/chat_template.h"
 
 #include <algorithm>
+#include <array>
 
 #include "io/jinja_eval.h"
 #include "io/jinja_parser.h"
@@ -56,17 +57,16 @@ Value to_value(Context& context, const OrderedJson& json, Origin origin, int dep
   return make_list(context, std::move(items), jinja::ListKind::kList, origin);
 }
 
-// A role is a word: it cannot hold a control token, but templates build "<|role|>" around it.
-bool is_word(const OrderedJson& value) {
-  if (!value.is_string()) return false;
-  const auto& text = value.get_ref<const std::string&>();
-  return std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-  });
+// Templates build "<|role|>" around a role. Any other word could spell a control token there.
+bool is_role(const OrderedJson& value) {
+  constexpr std::array<std::string_view, 8> kRoles = {
+      "system", "developer", "user", "assistant", "tool", "observation", "function", "ipython"};
+  return value.is_string() &&
+         std::find(kRoles.begin(), kRoles.end(), value.get<std::string>()) != kRoles.end();
 }
 
 Origin origin_of(const std::string& role, const std::string& key, const OrderedJson& value) {
-  if (key == "role" && is_word(value)) return Origin::kTemplate;
+  if (key == "role" && is_role(value)) return Origin::kTemplate;
   if (role == "user" && key == "content") return Origin::kUser;
   if (role == "assistant" &&
       (key == "content" || key == "reasoning_content" || key == "tool_calls"))
@@ -122,7 +122,7 @@ ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 Text ChatTemplate::render(const RenderInput& input) const {
-  jinja::Interpreter interpreter(impl_->source, input.now);
+  jinja::Interpreter interpreter(impl_->source, input.now, input.max_steps);
   Context& context = interpreter.context();
   define_special_tokens(interpreter, input.special_tokens);
   interpreter.define("messages", messages_value(context, input.messages));

@@ -24,6 +24,8 @@ struct RenderInput {
   OrderedJson special_tokens = OrderedJson::object();
   // What strftime_now() shows: seconds since 1970, in UTC; the local time of the machine if absent.
   std::optional<int64_t> now;
+  // Budget of the rendering, in units of work and memory; Error(kUsage) when it is used up.
+  int64_t max_steps = 20'000'000;
 };
 
 class ChatTemplate {

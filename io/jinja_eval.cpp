@@ -51,8 +51,8 @@ struct Interpreter::Enter {
   std::shared_ptr<Scope> outer_;
 };
 
-Interpreter::Interpreter(std::string source, std::optional<int64_t> now)
-    : context_(std::move(source)), now_(now), scope_(std::make_shared<Scope>()) {}
+Interpreter::Interpreter(std::string source, std::optional<int64_t> now, int64_t steps)
+    : context_(std::move(source), steps), now_(now), scope_(std::make_shared<Scope>()) {}
 
 MarkedString Interpreter::run(const Block& block) {
   MarkedString out;

@@ -25,7 +25,7 @@ struct Scope {
 class Interpreter {
  public:
   // `now`: seconds since 1970 in UTC for strftime_now; without it the local time of the machine.
-  Interpreter(std::string source, std::optional<int64_t> now);
+  Interpreter(std::string source, std::optional<int64_t> now, int64_t steps);
 
   Context& context() { return context_; }
   void define(const std::string& name, Value value) { scope_->set(name, std::move(value)); }

@@ -247,15 +247,20 @@ Value Interpreter::make_namespace(Arguments& args) {
 }
 
 Value Interpreter::format_now(Arguments& args) {
-  const std::string format = args.need_string("format").text();
+  const MarkedString format = args.need_string("format");
   args.done();
   const std::time_t seconds = now_ ? static_cast<std::time_t>(*now_) : std::time(nullptr);
   std::tm parts{};
   now_ ? gmtime_r(&seconds, &parts) : localtime_r(&seconds, &parts);
   if (format.size() > 200) context_.error("strftime_now: the format is too long");
   std::array<char, 16384> buffer{};
-  const size_t size = std::strftime(buffer.data(), buffer.size(), format.c_str(), &parts);
-  return Value::string(std::string_view(buffer.data(), size));
+  const size_t size = std::strftime(buffer.data(), buffer.size(), format.text().c_str(), &parts);
+  // One origin for all: what comes of a byte of the format is not known.
+  const Text runs = format.runs();
+  const bool trusted = std::all_of(
+      runs.begin(), runs.end(), [](const TextRun& run) { return run.origin == Origin::kTemplate; });
+  return Value::string(MarkedString(std::string_view(buffer.data(), size),
+                                    trusted ? Origin::kTemplate : Origin::kPlain));
 }
 
 }  // namespace glm::jinja

@@ -23,7 +23,7 @@ class Value;
 // Where an evaluation stands and what it may still use.
 class Context {
  public:
-  explicit Context(std::string source) : source_(std::move(source)) {}
+  Context(std::string source, int64_t steps) : source_(std::move(source)), steps_left_(steps) {}
 
   int line = 0;
 
@@ -42,7 +42,7 @@ class Context {
 
  private:
   std::string source_;
-  int64_t steps_left_ = 20'000'000;
+  int64_t steps_left_;
 };
 
 inline constexpr uint64_t kMaxStringBytes = uint64_t{64} << 20;
