@@ -2,6 +2,7 @@
 #include "core/model/batch.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "core/base/check.h"
 
@@ -41,6 +42,24 @@ void append_list(std::vector<int32_t>& out, const std::vector<int32_t>& values) 
   out.insert(out.end(), values.begin(), values.end());
 }
 
+// What arithmetic on a sequence's numbers relies on.
+void check_sequence(const PlanSequence& sequence) {
+  const auto n = static_cast<int64_t>(sequence.tokens.size());
+  const auto is_page = [](int32_t block) {
+    return block >= 0 && block < std::numeric_limits<int32_t>::max() / kKvBlockTokens;
+  };
+  if (sequence.data_rank < 0 || sequence.data_rank >= kMostDataRanks)
+    fail(ExitCode::kCommunication, "a step plan names data rank {}", sequence.data_rank);
+  if (sequence.position < 0 || sequence.position + n > std::numeric_limits<int32_t>::max() ||
+      sequence.n_logits < 0 || sequence.n_logits > n ||
+      !std::all_of(sequence.blocks.begin(), sequence.blocks.end(), is_page))
+    fail(ExitCode::kCommunication,
+         "a step plan has {} rows at position {}, logits of {}, or pages that cannot be",
+         n,
+         sequence.position,
+         sequence.n_logits);
+}
+
 }  // namespace
 
 std::vector<int32_t> StepPlan::serialized() const {
@@ -58,8 +77,11 @@ StepPlan StepPlan::deserialized(std::span<const int32_t> data) {
   if (reader.next() != kMagic)
     fail(ExitCode::kCommunication, "what arrived is no step plan: do all ranks run one version?");
   StepPlan plan;
-  plan.stop = reader.next() != 0;
+  const int32_t stop = reader.next();
   const int32_t n = reader.next();
+  if (n < 0 || stop < 0 || stop > 1)
+    fail(ExitCode::kCommunication, "a step plan begins with {} and {}", stop, n);
+  plan.stop = stop == 1;
   for (int32_t i = 0; i < n; ++i) {
     PlanSequence sequence;
     sequence.id = reader.next();
@@ -68,6 +90,7 @@ StepPlan StepPlan::deserialized(std::span<const int32_t> data) {
     sequence.n_logits = reader.next();
     sequence.tokens = reader.list();
     sequence.blocks = reader.list();
+    check_sequence(sequence);
     plan.sequences.push_back(std::move(sequence));
   }
   if (!reader.done()) fail(ExitCode::kCommunication, "a step plan is longer than it says");

@@ -3,6 +3,8 @@
 #include "core/engine/scheduler.h"
 
 #include <deque>
+#include <functional>
+#include <limits>
 #include <map>
 #include <set>
 #include <tuple>
@@ -292,6 +294,34 @@ TEST(StepPlan, SurvivesTheWire) {
   EXPECT_EQ(back.sequences[0].blocks, plan.sequences[0].blocks);
   for (size_t cut = 0; cut < wire.size(); ++cut)
     EXPECT_THROW(StepPlan::deserialized(std::span(wire).first(cut)), Error) << cut;
+}
+
+// Numbers that no leader sends: each would overflow an index or point outside the cache.
+TEST(StepPlan, ImpossibleNumbersAreRefused) {
+  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+  const auto refused = [](const std::function<void(PlanSequence&)>& change) {
+    StepPlan plan;
+    plan.sequences.push_back({3, 1, 17, 2, {5, 6, 7}, {0, 9}});
+    change(plan.sequences[0]);
+    try {
+      StepPlan::deserialized(plan.serialized());
+    } catch (const Error& error) {
+      return error.code() == ExitCode::kCommunication;
+    }
+    return false;
+  };
+  EXPECT_FALSE(refused([](PlanSequence&) {}));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.position = -1; }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.position = kMost - 1; }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.n_logits = -kMost; }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.n_logits = 4; }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.data_rank = -1; }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.data_rank = kMost; }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.blocks[1] = -9; }));
+  EXPECT_TRUE(refused([](PlanSequence& s) { s.blocks[1] = kMost / 2; }));
+  std::vector<int32_t> wire = StepPlan().serialized();
+  wire[2] = -1;  // number of sequences
+  EXPECT_THROW(StepPlan::deserialized(wire), Error);
 }
 
 }  // namespace
