@@ -8,6 +8,7 @@
 
 #include "core/base/check.h"
 #include "io/hdf5_file.h"
+#include "io/hdf5_walk.h"
 #include "io/model_file.h"
 #include "io/model_layout.h"
 #include "io/raw_file.h"
@@ -21,8 +22,9 @@ constexpr int64_t kSuperblockBytes = 48;
 
 // Version 3 of the superblock (HDF5 file format specification II.A), which the writer's library
 // bounds give: signature 8, version 1, size of offsets 1, of lengths 1, flags 1, then base address,
-// extension, end of file and root group, 8 bytes each, and a checksum that the library verifies.
-void check_superblock(const RawFile& file) {
+// extension, end of file and root group, 8 bytes each, and a checksum. Returns the address of the
+// root group.
+uint64_t check_superblock(const RawFile& file) {
   const std::string path = escaped(file.path());
   constexpr std::string_view kSignature = "\x89HDF\r\n\x1a\n";
   std::array<char, kSuperblockBytes> block = {};
@@ -54,6 +56,11 @@ void check_superblock(const RawFile& file) {
          path,
          file.size(),
          address(28));
+  uint32_t checksum = 0;
+  std::memcpy(&checksum, &block[44], sizeof checksum);
+  if (checksum != hdf5_checksum({block.data(), 44}))
+    fail(kBad, "{}: its superblock is damaged", path);
+  return address(36);
 }
 
 using Extent = ModelIndex::Extent;
@@ -238,7 +245,8 @@ ModelIndex read_model_index(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path, error) && (!error || error == std::errc::not_a_directory))
     fail(ExitCode::kUsage, "{}: no such model file", escaped(path.string()));
   const RawFile file(path, kBad);
-  check_superblock(file);
+  const uint64_t root = check_superblock(file);
+  check_hdf5_structures(file, root);
   ModelIndex index;
   index.path = path.string();
   index.file_bytes = file.size();

@@ -128,7 +128,7 @@ Edit storage_case(const char* name, const std::function<void(hid_t)>& set_plan) 
             replace_norm(file, H5T_IEEE_F32LE, {96}, plan);
             H5Pclose(plan);
           },
-          "norm is not stored as one plain run"};
+          "/weights/norm: it is not stored as one plain run"};
 }
 
 void chunk(hid_t plan) {
@@ -273,7 +273,7 @@ INSTANTIATE_TEST_SUITE_P(
              "index is damaged"},
         Edit{"large_attribute",
              [](hid_t f) { put_text_attribute(f, "architecture", std::string(10'000'000, 'x')); },
-             "not text of a fixed length"},
+             "attributes in a heap"},
         Edit{"vlen_attribute",
              [](hid_t f) {
                const hid_t type = H5Tcopy(H5T_C_S1);
