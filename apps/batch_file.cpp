@@ -224,12 +224,12 @@ void LineErrors::finish() const {
        named.size() < others_.size() ? ", ..." : "");
 }
 
-std::vector<BatchItem> read_batch(const std::string& path, const InferOptions& defaults) {
+void read_json_lines(const std::string& path,
+                     const std::function<void(int64_t line, const OrderedJson& json)>& judge) {
   const std::string text = read_file(path, kMaxInputBytes, ExitCode::kUsage);
-  std::vector<BatchItem> items;
-  std::set<std::string> ids;
   LineErrors errors(path);
   int64_t number = 0;
+  bool any = false;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     const std::string_view line = std::string_view(text).substr(begin, end - begin);
@@ -237,21 +237,30 @@ std::vector<BatchItem> read_batch(const std::string& path, const InferOptions& d
     if (++number > kMaxLines)
       fail(ExitCode::kUsage, "{}: more than {} lines", escaped(path), kMaxLines);
     if (blank(line)) continue;
+    any = true;
     errors.check(number, [&] {
-      BatchItem item;
-      item.line = number;
-      item.id = std::to_string(number);
-      item.options = defaults;
-      const OrderedJson json = parse_ordered_json(
-          line, fmt::format("{}:{}", path, number), ExitCode::kUsage, kLineLimits);
-      LineReader(json, item).read();
-      if (!ids.insert(item.id).second)
-        fail(ExitCode::kUsage, "the id \"{}\" was used by an earlier line", escaped(item.id));
-      items.push_back(std::move(item));
+      judge(number,
+            parse_ordered_json(
+                line, fmt::format("{}:{}", path, number), ExitCode::kUsage, kLineLimits));
     });
   }
   errors.finish();
-  if (items.empty()) fail(ExitCode::kUsage, "{}: no line with a request", escaped(path));
+  if (!any) fail(ExitCode::kUsage, "{}: no line with a request", escaped(path));
+}
+
+std::vector<BatchItem> read_batch(const std::string& path, const InferOptions& defaults) {
+  std::vector<BatchItem> items;
+  std::set<std::string> ids;
+  read_json_lines(path, [&](int64_t number, const OrderedJson& json) {
+    BatchItem item;
+    item.line = number;
+    item.id = std::to_string(number);
+    item.options = defaults;
+    LineReader(json, item).read();
+    if (!ids.insert(item.id).second)
+      fail(ExitCode::kUsage, "the id \"{}\" was used by an earlier line", escaped(item.id));
+    items.push_back(std::move(item));
+  });
   return items;
 }
 

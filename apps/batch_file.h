@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
 #include <vector>
@@ -27,6 +28,11 @@ struct BatchItem {
 // wrong with it, and how many others are bad; for files without a line and for those that are too
 // large as well.
 std::vector<BatchItem> read_batch(const std::string& path, const InferOptions& defaults);
+
+// Every line of a file of JSON lines that is not blank, counted from 1. Throws as read_batch()
+// does; an Error(kUsage) of `judge` counts against its line.
+void read_json_lines(const std::string& path,
+                     const std::function<void(int64_t line, const OrderedJson& json)>& judge);
 
 // Collects what is wrong with lines of a file into one error.
 class LineErrors {

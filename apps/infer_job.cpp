@@ -16,6 +16,12 @@ constexpr int64_t kChunkRows = 512;
 // With --dump-logits every row has logits, which the leader holds twice.
 constexpr int64_t kDumpRows = 64;
 constexpr int64_t kDefaultContext = 8192;
+// Where texts are scored: windows that run at once on a data rank, positions for what stands before
+// a window, and the logits that a step may have for each data rank, in bytes and in rows.
+constexpr int64_t kScoreSequences = 2;
+constexpr int64_t kScorePrefix = 16;
+constexpr int64_t kScoreBytes = int64_t{64} << 20;
+constexpr int64_t kScoreRows = 256;
 // Requests of a batch that run at once on a data rank.
 constexpr int64_t kBatchSequences = 8;
 
@@ -114,8 +120,9 @@ DTypeChoice dtypes_of(const Job& job) {
 }
 
 void settle_limits(Job& job, int data) {
-  const int64_t context =
-      job.options.context.value_or(std::min(job.config.max_positions, kDefaultContext));
+  const auto& window = job.options.score_window;
+  const int64_t usual = window ? *window + kScorePrefix : kDefaultContext;
+  const int64_t context = job.options.context.value_or(std::min(job.config.max_positions, usual));
   if (context > job.config.max_positions)
     fail(ExitCode::kUsage,
          "--context {} is beyond the model's {} positions",
@@ -124,10 +131,16 @@ void settle_limits(Job& job, int data) {
   StepLimits& limits = job.model.limits;
   limits.max_context = context;
   limits.max_sequences = job.options.batch ? job.options.max_sequences.value_or(kBatchSequences)
+                         : window          ? kScoreSequences
                                            : job.options.sequences;
-  limits.max_rows = std::max(std::min(context, job.options.dump_logits ? kDumpRows : kChunkRows),
-                             limits.max_sequences);
-  limits.max_logits = job.options.dump_logits ? limits.max_rows : data * limits.max_sequences;
+  const int64_t chunk = job.options.dump_logits ? kDumpRows
+                        : window                ? kChunkRows + kScorePrefix
+                                                : kChunkRows;
+  limits.max_rows = std::max(std::min(context, chunk), limits.max_sequences);
+  limits.max_logits =
+      job.options.dump_logits ? limits.max_rows
+      : window ? data * std::clamp<int64_t>(kScoreBytes / (4 * job.config.vocab), 16, kScoreRows)
+               : data * limits.max_sequences;
   job.model.kv_blocks = limits.max_sequences * limits.max_blocks();
   if (job.options.cache_tokens)
     job.model.kv_blocks = (*job.options.cache_tokens + kKvBlockTokens - 1) / kKvBlockTokens;

@@ -71,6 +71,19 @@ std::vector<int32_t> TextSide::prompt_ids(const InferOptions& options,
       options.raw ? raw_ids(prompt)
                   : chat_ids(chat_messages(prompt, options.system), tools, options.thinking);
   if (ids.empty()) fail(ExitCode::kUsage, "the prompt is empty");
+  check_vocabulary(ids);
+  return ids;
+}
+
+std::vector<int32_t> TextSide::text_ids(const std::string& text) const {
+  if (tokenizer_ == nullptr)
+    fail(ExitCode::kUsage, "{} has no tokenizer, so that no text can be read", escaped(source_));
+  std::vector<int32_t> ids = tokenizer_->encode(text, false);
+  if (!ids.empty()) check_vocabulary(ids);
+  return ids;
+}
+
+void TextSide::check_vocabulary(const std::vector<int32_t>& ids) const {
   const int32_t largest = *std::max_element(ids.begin(), ids.end());
   if (largest >= config_.vocab)
     fail(ExitCode::kModelFile,
@@ -78,17 +91,20 @@ std::vector<int32_t> TextSide::prompt_ids(const InferOptions& options,
          escaped(source_),
          largest,
          config_.vocab);
-  return ids;
 }
 
-// Text to be continued: the prefix of the tokenizer, or [gMASK]<sop> where the vocabulary has them,
-// unless the text brings its own.
-std::vector<int32_t> TextSide::raw_ids(const std::string& text) const {
-  std::vector<int32_t> ids = tokenizer_->encode(text, true);
+std::vector<int32_t> TextSide::prefix_ids() const {
   std::vector<int32_t> prefix = tokenizer_->prefix();
   const auto mask = tokenizer_->token_id("[gMASK]");
   const auto sop = tokenizer_->token_id("<sop>");
   if (prefix.empty() && mask && sop) prefix = {*mask, *sop};
+  return prefix;
+}
+
+// Text to be continued, behind its prefix unless it brings its own.
+std::vector<int32_t> TextSide::raw_ids(const std::string& text) const {
+  std::vector<int32_t> ids = tokenizer_->encode(text, true);
+  const std::vector<int32_t> prefix = prefix_ids();
   const bool present =
       ids.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), ids.begin());
   if (!present) ids.insert(ids.begin(), prefix.begin(), prefix.end());

@@ -30,6 +30,12 @@ class TextSide {
   std::vector<int32_t> chat_ids(const OrderedJson& messages,
                                 const OrderedJson& tools,
                                 std::optional<bool> thinking) const;
+  // Text as it is: control tokens in it are ordinary text. Throws Error(kUsage) without a
+  // tokenizer.
+  std::vector<int32_t> text_ids(const std::string& text) const;
+  // What stands before text that is to be continued: the prefix of the tokenizer, or [gMASK]<sop>
+  // where the vocabulary has them.
+  std::vector<int32_t> prefix_ids() const;
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   // Ids that end an answer.
   const std::vector<int32_t>& stop_ids() const { return defaults_.eos_ids; }
@@ -37,6 +43,7 @@ class TextSide {
   SamplingParams sampling(const InferOptions& options) const;
 
  private:
+  void check_vocabulary(const std::vector<int32_t>& ids) const;
   std::vector<int32_t> raw_ids(const std::string& text) const;
 
   const ModelTexts& texts_;

@@ -167,7 +167,9 @@ void Scheduler::add(Sequence& sequence, Draft& draft) {
   int64_t& left = draft.rows_left[static_cast<size_t>(sequence.data_rank)];
   int64_t n_rows = std::min(sequence.missing(), left);
   const bool all_logits = sequence.request.all_logits;
-  if (all_logits) n_rows = std::min(n_rows, draft.logits_left);
+  // Rows in front of those whose logits are wanted.
+  const int64_t silent = std::max<int64_t>(0, sequence.request.first_logits - sequence.computed);
+  if (all_logits) n_rows = std::min(n_rows, silent + draft.logits_left);
   if (n_rows == 0 || draft.logits_left == 0) return;
   const int64_t end = sequence.computed + n_rows;
   if (!grow(sequence, pages(end), draft)) return;
@@ -180,7 +182,8 @@ void Scheduler::add(Sequence& sequence, Draft& draft) {
   out.tokens.assign(first, first + n_rows);
   out.blocks.assign(sequence.blocks.begin(), sequence.blocks.begin() + pages(end));
   const bool complete = end == static_cast<int64_t>(sequence.tokens.size());
-  out.n_logits = static_cast<int32_t>(all_logits ? n_rows : complete ? 1 : 0);
+  out.n_logits =
+      static_cast<int32_t>(std::max<int64_t>(complete ? 1 : 0, all_logits ? n_rows - silent : 0));
   left -= n_rows;
   draft.logits_left -= out.n_logits;
   sequence.computed = end;

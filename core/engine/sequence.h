@@ -23,7 +23,8 @@ struct Request {
   SamplingParams sampling;
   int64_t max_tokens = 0;         // answer tokens, at least 1
   std::vector<int32_t> stop_ids;  // end the answer and are not part of it
-  bool all_logits = false;        // hand over the logits of every position
+  bool all_logits = false;        // hand over the logits of every position ...
+  int64_t first_logits = 0;       // ... from this one on
   bool keep_cache = false;        // leave the cache to a later request with the same beginning
 };
 

@@ -52,6 +52,24 @@ TEST(Scheduler, CutsAPromptIntoChunks) {
   EXPECT_EQ(plan.sequences[0].position, 45);
 }
 
+TEST(Scheduler, WantsLogitsFromAPositionOn) {
+  Scheduler scheduler(limits(), 1, 16);
+  Request r = request(30, 1);
+  r.all_logits = true;
+  r.first_logits = 15;
+  scheduler.submit(std::move(r));
+  std::vector<size_t> rows;
+  std::vector<int32_t> logits;
+  for (int step = 0; step < 3; ++step) {
+    const StepPlan plan = scheduler.schedule();
+    ASSERT_EQ(plan.sequences.size(), 1u);
+    rows.push_back(plan.sequences[0].tokens.size());
+    logits.push_back(plan.sequences[0].n_logits);
+  }
+  EXPECT_EQ(rows, (std::vector<size_t>{20, 8, 2}));  // 20 rows, then 8 with logits
+  EXPECT_EQ(logits, (std::vector<int32_t>{5, 8, 2}));
+}
+
 TEST(Scheduler, WantsAllLogitsWhereAskedFor) {
   Scheduler scheduler(limits(), 1, 16);
   Request r = request(10, 2);

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "apps/eval_score.h"
 #include "io/json.h"
 #include "tests/support/model_run.h"
 #include "tests/support/npy.h"
@@ -45,15 +46,6 @@ Request greedy(std::vector<int32_t> prompt) {
   request.sampling.temperature = 0;
   request.stop_ids = kEndTokens;
   return request;
-}
-
-// What stands after the reasoning, without white space around it.
-std::string final_answer(const std::string& text) {
-  const size_t end = text.rfind("</think>");
-  const std::string tail = end == std::string::npos ? text : text.substr(end + 8);
-  const size_t first = tail.find_first_not_of(" \n");
-  if (first == std::string::npos) return {};
-  return tail.substr(first, tail.find_last_not_of(" \n") - first + 1);
 }
 
 struct Score {
