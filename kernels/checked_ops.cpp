@@ -324,13 +324,6 @@ void CheckedOps::do_gather_rows(Tensor out, Tensor x, Tensor index) {
   check_same("gather_rows", out, expected.view());
 }
 
-void CheckedOps::do_scatter_add_rows(Tensor x, Tensor rows, Tensor index) {
-  const Copy expected(x);
-  reference_->do_scatter_add_rows(expected.view(), rows, index);
-  fast_->do_scatter_add_rows(x, rows, index);
-  check_same("scatter_add_rows", x, expected.view());
-}
-
 void CheckedOps::do_add(Tensor x, Tensor y) {
   const bool sound = finite(x) && finite(y);
   const Copy expected(x);

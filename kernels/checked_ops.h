@@ -53,7 +53,6 @@ class CheckedOps final : public Ops {
   void do_expert_down(Tensor out, Tensor h, const ExpertGroups& groups, const Weight& w) override;
   void do_combine(Tensor out, Tensor rows, const ExpertGroups& groups) override;
   void do_gather_rows(Tensor out, Tensor x, Tensor index) override;
-  void do_scatter_add_rows(Tensor x, Tensor rows, Tensor index) override;
   void do_add(Tensor x, Tensor y) override;
   void do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) override;
   void do_pad_columns(Tensor out, Tensor in, int64_t first) override;

@@ -304,14 +304,6 @@ void Ops::gather_rows(Tensor out, Tensor x, Tensor index) {
   do_gather_rows(out, x, index);
 }
 
-void Ops::scatter_add_rows(Tensor x, Tensor rows, Tensor index) {
-  need_f32(x, x.rows(), x.cols(), "scatter_add_rows x");
-  need_f32(rows, rows.rows(), x.cols(), "scatter_add_rows rows");
-  need_list(index, rows.rows(), "scatter_add_rows index");
-  const Span span(trace_, "op.scatter_add_rows", element_work(rows.elements(), 3, 1));
-  do_scatter_add_rows(x, rows, index);
-}
-
 void Ops::add(Tensor x, Tensor y) {
   need_f32(x, x.rows(), x.cols(), "add x");
   need_f32(y, x.rows(), x.cols(), "add y");

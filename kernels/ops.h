@@ -71,8 +71,6 @@ class Ops {
 
   // out[i] = x[index[i]]. index [out rows] i32, each within x's rows. f32 or i32.
   void gather_rows(Tensor out, Tensor x, Tensor index);
-  // x[index[i]] += rows[i], i ascending. f32.
-  void scatter_add_rows(Tensor x, Tensor rows, Tensor index);
   // x += y.
   void add(Tensor x, Tensor y);
   // Joins column slices that were gathered rank after rank: in holds, for each of n slices, [T,
@@ -123,7 +121,6 @@ class Ops {
                               const Weight& w) = 0;
   virtual void do_combine(Tensor out, Tensor rows, const ExpertGroups& groups) = 0;
   virtual void do_gather_rows(Tensor out, Tensor x, Tensor index) = 0;
-  virtual void do_scatter_add_rows(Tensor x, Tensor rows, Tensor index) = 0;
   virtual void do_add(Tensor x, Tensor y) = 0;
   virtual void do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) = 0;
   virtual void do_pad_columns(Tensor out, Tensor in, int64_t first) = 0;

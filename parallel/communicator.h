@@ -45,6 +45,7 @@ struct AllToAllPart {
   std::span<const int64_t> recv_rows;
   Tensor in;
   std::span<const int64_t> send_rows;
+  bool own_in_place = false;  // what this rank would send itself stands in `out` already
 };
 
 // Posted messages between two ranks that are under way at once.

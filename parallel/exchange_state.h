@@ -40,6 +40,7 @@ struct ExpertExchange::Impl {
   bool padded_step();
   void read_routing(Tensor experts, Tensor weights);
   void exchange_counts();
+  void gather(Tensor own);
   void split_arrived();
   int64_t arriving() const {
     return std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
@@ -79,7 +80,7 @@ struct ExpertExchange::Impl {
   Tensor experts_in, weights_in;  // [received, top_k]
   Tensor rows_out, rows_in;       // [sent, hidden], [received, hidden]
   Tensor index;                   // [sent] i32: own row of each sent one
-  Tensor zero_row, zero_index;    // [1, hidden], [own] i32
+  Tensor copies, ones_of_copies;  // [own, most copies of a row] i32 and f32
   Tensor own_sum, own_shared;     // [own, hidden]
   std::optional<OutputReturn> outputs_back;
 };

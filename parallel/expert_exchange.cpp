@@ -24,9 +24,7 @@ ExchangeSizes sizes_of(const GridShape& shape, const ExpertExchange::Config& con
   ExchangeSizes sizes;
   sizes.all_to_all = shape.expert > 1 && config.kind != ExchangeKind::kReduce;
   sizes.own = ceil_div(config.max_rows, shape.tensor);
-  const int64_t destinations =
-      std::min<int64_t>(config.placement.n_shares, config.top_k) * config.placement.n_slices;
-  sizes.sent = std::max(sizes.own * destinations,
+  sizes.sent = std::max(sizes.own * RowPlan::most_copies(config.placement, config.top_k),
                         std::min(sizes.own, kPaddedRows) * std::max(shape.tensor, shape.expert));
   sizes.received = config.max_rows * std::max(1, shape.expert / shape.tensor);
   return sizes;
@@ -43,7 +41,10 @@ ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
       ops(ops_in),
       config(config_in),
       sizes(sizes_of(grid_in.shape(), config_in)),
-      plan(config_in.placement, config_in.top_k, sizes.all_to_all ? sizes.sent : 0) {
+      plan(config_in.placement,
+           config_in.top_k,
+           sizes.all_to_all ? sizes.own : 0,
+           sizes.all_to_all ? sizes.sent : 0) {
   const GridShape& shape = grid.shape();
   if (config.kind == ExchangeKind::kReduce && !may_reduce(shape))
     fail(ExitCode::kUsage,
@@ -83,8 +84,12 @@ ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
   rows_out = device.allocate(DType::kF32, {sizes.sent, config.hidden});
   rows_in = device.allocate(DType::kF32, {sizes.received, config.hidden});
   index = device.allocate(DType::kI32, {sizes.sent});
-  zero_row = device.allocate(DType::kF32, {1, config.hidden});
-  zero_index = device.allocate(DType::kI32, {sizes.own});
+  copies = device.allocate(DType::kI32, {sizes.own, plan.most_copies()});
+  ones_of_copies = device.allocate(DType::kF32, {sizes.own, plan.most_copies()});
+  std::vector<float> host_ones(count(sizes.own * plan.most_copies()), 1.0f);
+  device.copy(ones_of_copies,
+              host_tensor(host_ones.data(), DType::kF32, {sizes.own, plan.most_copies()}));
+  device.wait();
   own_sum = device.allocate(DType::kF32, {sizes.own, config.hidden});
   own_shared = device.allocate(DType::kF32, {sizes.own, config.hidden});
 }
@@ -208,9 +213,10 @@ int64_t ExpertExchange::buffer_bytes(const GridShape& shape, const Config& confi
           ? 0
           : OutputReturn::buffer_bytes(shape, config.placement, return_sizes(config, sizes));
   if (!sizes.all_to_all) return 4 * masked + back;
-  const int64_t rows = sizes.sent + sizes.received + 1 + 2 * sizes.own;
+  const int64_t rows = sizes.sent + sizes.received + 2 * sizes.own;
+  const int64_t copies = sizes.own * RowPlan::most_copies(config.placement, k);
   return back +
-         4 * (masked + rows * config.hidden + 2 * sizes.received * k + sizes.sent + sizes.own);
+         4 * (masked + rows * config.hidden + 2 * sizes.received * k + sizes.sent + 2 * copies);
 }
 
 }  // namespace glm

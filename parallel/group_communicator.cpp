@@ -296,7 +296,7 @@ void GroupCommunicator::add_part(const AllToAllPart& part, Side side) {
     const int64_t received = part.recv_rows[static_cast<size_t>(peer)] * row_bytes(part.out);
     if (peer == rank_) {
       GLM_CHECK(sent == received, "all_to_all: {} bytes to self, {} expected", sent, received);
-      copy_bytes(target, source, sent);
+      if (!part.own_in_place) copy_bytes(target, source, sent);
     } else {
       add_recv(peer, target, received);
       add_send(peer, source, sent);

@@ -1,6 +1,6 @@
 // Dispatch and combine of ranks that bring rows of their own. The lists of who gets which row are
-// made on the host from the routed experts; rows move by gather_rows, all_to_all and
-// scatter_add_rows. SPDX-License-Identifier: MIT
+// made on the host from the routed experts; rows move by gather_rows and all_to_all and are added up
+// by combine. SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <array>
 
@@ -69,6 +69,20 @@ void ExpertExchange::Impl::split_arrived() {
   device.copy(weights_in.slice(0, n), host_tensor(split + n * k, DType::kF32, {n, k}));
 }
 
+// Rows for the others to rows_out, those that stay here to where they would arrive.
+void ExpertExchange::Impl::gather(Tensor own) {
+  int64_t sent = 0, received = 0;
+  for (int p = 0; p < grid.exchange().size(); ++p) {
+    const auto peer = static_cast<size_t>(p);
+    const int64_t rows = plan.sent()[peer];
+    const Tensor to =
+        p == grid.exchange().rank() ? rows_in.slice(received, rows) : rows_out.slice(sent, rows);
+    ops.gather_rows(to, own, index.slice(sent, rows));
+    sent += rows;
+    received += recv_rows[peer];
+  }
+}
+
 void ExpertExchange::Impl::start_rows(Tensor x, Tensor experts, Tensor weights) {
   share_rows(x.rows());
   read_routing(experts, weights);
@@ -79,13 +93,15 @@ void ExpertExchange::Impl::start_rows(Tensor x, Tensor experts, Tensor weights) 
   const int64_t k = config.top_k, sent = plan.n_sent(), n = arriving();
   GLM_CHECK(n <= sizes.received, "{} rows for a buffer of {}", n, sizes.received);
   device.copy(index.slice(0, sent), host_tensor(plan.index().data(), DType::kI32, {sent}));
-  ops.gather_rows(rows_out.slice(0, sent), x.slice(first_own, n_own), index.slice(0, sent));
+  device.copy(copies.slice(0, n_own),
+              host_tensor(plan.copies().data(), DType::kI32, {n_own, plan.most_copies()}));
+  gather(x.slice(first_own, n_own));
   const std::array<AllToAllPart, 2> parts = {
       AllToAllPart{host_tensor(recv_routing.data(), DType::kI32, {n, 2 * k}),
                    recv_rows,
                    host_tensor(plan.routing().data(), DType::kI32, {sent, 2 * k}),
                    plan.sent()},
-      AllToAllPart{rows_in.slice(0, n), recv_rows, rows_out.slice(0, sent), plan.sent()}};
+      AllToAllPart{rows_in.slice(0, n), recv_rows, rows_out.slice(0, sent), plan.sent(), true}};
   grid.exchange().all_to_all_start(parts);
   const auto self = static_cast<size_t>(grid.exchange().rank());
   for (size_t p = 0; p < plan.needed().size(); ++p)
@@ -104,13 +120,11 @@ void ExpertExchange::Impl::combine_rows(Tensor out, Tensor partial, Tensor share
   const Tensor returned = rows_out.slice(0, plan.n_sent());
   grid.exchange().all_to_all(returned, plan.sent(), partial, recv_rows);
   const Tensor sum = alone ? out : own_sum.slice(0, n_own);
-  ops.gather_rows(sum, zero_row, zero_index.slice(0, n_own));
-  int64_t first = 0;
-  for (size_t p = 0; p < plan.sent().size(); ++p) {
-    const int64_t rows = plan.needed()[p];
-    ops.scatter_add_rows(sum, returned.slice(first, rows), index.slice(first, rows));
-    first += plan.sent()[p];
-  }
+  ExpertGroups parts;
+  parts.capacity = returned.rows();
+  parts.order = copies.slice(0, n_own);
+  parts.weights = ones_of_copies.slice(0, n_own);
+  ops.combine(sum, returned, parts);
   if (!shared.absent()) {
     const Tensor part = alone ? shared : own_shared.slice(0, n_own);
     if (!alone) grid.tensor().reduce_scatter_sum(part, shared, share);

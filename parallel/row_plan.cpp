@@ -37,8 +37,8 @@ int ExpertPlacement::largest() const {
   return most;
 }
 
-RowPlan::RowPlan(const ExpertPlacement& placement, int top_k, int64_t max_sent)
-    : placement_(placement), top_k_(top_k) {
+RowPlan::RowPlan(const ExpertPlacement& placement, int top_k, int64_t max_rows, int64_t max_sent)
+    : placement_(placement), top_k_(top_k), most_copies_(most_copies(placement, top_k)) {
   const auto group = static_cast<size_t>(placement.n_shares * placement.n_slices);
   needed_.resize(group);
   sent_.resize(group);
@@ -46,6 +46,7 @@ RowPlan::RowPlan(const ExpertPlacement& placement, int top_k, int64_t max_sent)
   last_seen_.resize(static_cast<size_t>(placement.n_shares));
   index_.resize(static_cast<size_t>(max_sent));
   routing_.resize(static_cast<size_t>(max_sent * 2 * top_k_));
+  copies_.resize(static_cast<size_t>(max_rows * most_copies_));
 }
 
 template <class Visit>
@@ -97,12 +98,17 @@ void RowPlan::make(std::span<const int32_t> experts,
     std::fill_n(index_.begin(), n_sent_, 0);
     std::fill_n(routing_.begin(), n_sent_ * 2 * top_k_, -1);
   }
+  std::fill_n(copies_.begin(), n_rows * most_copies_, -1);
   const auto k = static_cast<size_t>(top_k_);
+  int64_t last_row = -1, copy = 0;
   each_share(experts, n_rows, [&](int64_t row, int share) {
     const auto first = static_cast<size_t>(row) * k;
+    if (row != last_row) copy = row * most_copies_;
+    last_row = row;
     for (int slice = 0; slice < slices; ++slice) {
       const int64_t place = next_[static_cast<size_t>(share * slices + slice)]++;
       index_[static_cast<size_t>(place)] = static_cast<int32_t>(row);
+      copies_[static_cast<size_t>(copy++)] = static_cast<int32_t>(place);
       write_row(experts.subspan(first, k),
                 weights.subspan(first, k),
                 share,

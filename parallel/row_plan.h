@@ -2,6 +2,7 @@
 // rank of the exchange group. Integers only. SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -28,8 +29,8 @@ struct ExpertPlacement {
 
 class RowPlan {
  public:
-  // At most max_sent rows in a plan. Takes its memory here.
-  RowPlan(const ExpertPlacement& placement, int top_k, int64_t max_sent);
+  // At most max_rows rows in a plan, and max_sent copies of them. Takes its memory here.
+  RowPlan(const ExpertPlacement& placement, int top_k, int64_t max_rows, int64_t max_sent);
 
   // experts, weights: [n_rows, top_k], -1 for none. padded: every rank gets n_rows rows, first
   // those that it needs, then empty ones, so that nobody has to be told a count.
@@ -46,6 +47,13 @@ class RowPlan {
   // (-1 behind and between), then their top_k weights as bits.
   std::vector<int32_t>& index() { return index_; }
   std::vector<int32_t>& routing() { return routing_; }
+  // [n_rows, most_copies()] Of each row, its places among the sent ones, ascending; -1 behind them.
+  std::vector<int32_t>& copies() { return copies_; }
+  int64_t most_copies() const { return most_copies_; }
+  // Ranks of the group that one row can need.
+  static int64_t most_copies(const ExpertPlacement& placement, int64_t top_k) {
+    return std::min<int64_t>(placement.n_shares, top_k) * placement.n_slices;
+  }
 
  private:
   // Calls visit(row, share) once for each share that holds an expert of the row.
@@ -58,11 +66,12 @@ class RowPlan {
 
   ExpertPlacement placement_;
   int64_t top_k_;
+  int64_t most_copies_;
   int64_t n_sent_ = 0;
   std::vector<int64_t> needed_, sent_;
   std::vector<int64_t> next_;       // next free place per destination
   std::vector<int64_t> last_seen_;  // per share: the last row that goes there
-  std::vector<int32_t> index_, routing_;
+  std::vector<int32_t> index_, routing_, copies_;
 };
 
 }  // namespace glm

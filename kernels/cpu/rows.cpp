@@ -37,22 +37,6 @@ void CpuOps::do_gather_rows(Tensor out, Tensor x, Tensor index) {
   });
 }
 
-// Rows of `rows` may meet in one row of x: threads share columns, not rows.
-void CpuOps::do_scatter_add_rows(Tensor x, Tensor rows, Tensor index) {
-  const int64_t cols = rows.cols();
-  for (int64_t i = 0; i < rows.rows(); ++i) {
-    const int64_t to = index.i32()[i];
-    GLM_CHECK(to >= 0 && to < x.rows(), "scatter_add_rows: row {} of {}", to, x.rows());
-  }
-  pool_.parallel_for(cols, row_grain(rows.rows()), [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = 0; i < rows.rows(); ++i) {
-      float* to = x.f32() + index.i32()[i] * cols;
-      const float* from = rows.f32() + i * cols;
-      for (int64_t c = begin; c < end; ++c) to[c] += from[c];
-    }
-  });
-}
-
 void CpuOps::do_add(Tensor x, Tensor y) {
   float* to = x.f32();
   const float* from = y.f32();

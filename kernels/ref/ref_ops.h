@@ -16,7 +16,6 @@ class RefOps : public Ops {
   // rows.cpp
   void do_embed(Tensor out, Tensor ids, const Weight& table, int64_t first_row) override;
   void do_gather_rows(Tensor out, Tensor x, Tensor index) override;
-  void do_scatter_add_rows(Tensor x, Tensor rows, Tensor index) override;
   void do_add(Tensor x, Tensor y) override;
   void do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) override;
   void do_pad_columns(Tensor out, Tensor in, int64_t first) override;

@@ -31,15 +31,6 @@ void RefOps::do_gather_rows(Tensor out, Tensor x, Tensor index) {
   }
 }
 
-void RefOps::do_scatter_add_rows(Tensor x, Tensor rows, Tensor index) {
-  const int64_t cols = rows.cols();
-  for (int64_t i = 0; i < rows.rows(); ++i) {
-    const int64_t to = index.i32()[i];
-    GLM_CHECK(to >= 0 && to < x.rows(), "scatter_add_rows: row {} of {}", to, x.rows());
-    for (int64_t c = 0; c < cols; ++c) x.f32()[to * cols + c] += rows.f32()[i * cols + c];
-  }
-}
-
 void RefOps::do_add(Tensor x, Tensor y) {
   for (int64_t i = 0; i < x.elements(); ++i) x.f32()[i] += y.f32()[i];
 }

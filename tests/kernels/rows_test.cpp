@@ -54,23 +54,6 @@ TEST(Rows, GatherOfBothTypesAndItsLimits) {
   });
 }
 
-TEST(Rows, ScatterAddsRepeatedRowsInOrder) {
-  Backends backends({1, 3});
-  Floats rows(40, 70000, 73);
-  Ints index(std::vector<int32_t>(40), 1);
-  for (size_t i = 0; i < 40; ++i) index.data[i] = static_cast<int32_t>(i % 3);
-  Floats expected(3, 70000, 74);
-  backends.reference().scatter_add_rows(expected.view(), rows.view(), index.vector());
-  for (size_t i = 0; i < backends.size(); ++i) {
-    Floats x(3, 70000, 74);
-    backends.ops(i).scatter_add_rows(x.view(), rows.view(), index.vector());
-    EXPECT_TRUE(same_bits(x.data, expected.data)) << backends.name(i);
-  }
-  index.data[5] = 3;
-  EXPECT_THROW(backends.fastest().scatter_add_rows(expected.view(), rows.view(), index.vector()),
-               Error);
-}
-
 TEST(Rows, AddConcatAndPad) {
   Backends backends({2});
   on_all(backends, [&](Ops& ops) {

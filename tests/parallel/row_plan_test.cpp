@@ -37,7 +37,7 @@ TEST(ExpertPlacement, TakesBordersOfUnequalShares) {
 // Two rows over experts 0-1 | 2-3 | 4-5: row 0 needs the first and the last share, row 1 the last.
 class TwoRows : public testing::Test {
  protected:
-  RowPlan plan_{ExpertPlacement(6, 3, 1), 2, 6};
+  RowPlan plan_{ExpertPlacement(6, 3, 1), 2, 2, 6};
   std::vector<int32_t> experts_ = {1, 4, 4, 5};
   std::vector<float> weights_ = {0.5f, 0.25f, 2.0f, 3.0f};
 };
@@ -49,6 +49,8 @@ TEST_F(TwoRows, SendsARowOncePerDestination) {
   EXPECT_EQ(plan_.n_sent(), 3);
   const std::vector<int32_t> index(plan_.index().begin(), plan_.index().begin() + 3);
   EXPECT_EQ(index, (std::vector<int32_t>{0, 0, 1}));
+  EXPECT_EQ(plan_.most_copies(), 2);
+  EXPECT_EQ(plan_.copies(), (std::vector<int32_t>{0, 1, 2, -1}));
   // Row 0 at the last share: its first expert is elsewhere.
   EXPECT_EQ(plan_.routing()[4], -1);
   EXPECT_EQ(plan_.routing()[5], 4);
@@ -60,13 +62,14 @@ TEST_F(TwoRows, FillsUpToAllRowsWhenPadded) {
   plan_.make(experts_, weights_, 2, true);
   EXPECT_EQ(plan_.needed(), (std::vector<int64_t>{1, 0, 2}));
   EXPECT_EQ(plan_.sent(), (std::vector<int64_t>{2, 2, 2}));
+  EXPECT_EQ(plan_.copies(), (std::vector<int32_t>{0, 4, 5, -1}));
   // The second row for rank 0 and both for rank 1 are empty.
   for (const size_t row : {1u, 2u, 3u})
     for (const size_t slot : {0u, 1u}) EXPECT_EQ(plan_.routing()[row * 4 + slot], -1);
 }
 
 TEST_F(TwoRows, RefusesMoreThanItWasMadeFor) {
-  RowPlan small(ExpertPlacement(6, 3, 1), 2, 2);
+  RowPlan small(ExpertPlacement(6, 3, 1), 2, 2, 2);
   EXPECT_THROW(small.make(experts_, weights_, 2, false), Error);
 }
 
