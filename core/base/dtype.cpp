@@ -47,7 +47,7 @@ int64_t dtype_size(DType dtype) {
     default:
       break;
   }
-  GLM_CHECK(false, "{} has no size per element", dtype_name(dtype));
+  fail(ExitCode::kRuntime, "{} has no size per element", dtype_name(dtype));
 }
 
 int64_t value_bytes(DType dtype, int64_t rows, int64_t cols) {

@@ -218,7 +218,7 @@ std::unique_ptr<Model> make_model(const ModelParts& parts, const ModelOptions& o
     case Family::kQwen3:
       return make_llama(parts, options);
   }
-  GLM_CHECK(false, "family {}", family_name(parts.config.family));
+  fail(ExitCode::kRuntime, "family {}", family_name(parts.config.family));
 }
 
 int64_t model_scratch_bytes(const ModelConfig& config,

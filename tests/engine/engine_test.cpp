@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "core/base/rng.h"
+#include "tests/support/instrumented.h"
 #include "tests/support/model_run.h"
 
 namespace glm::testing_support {
@@ -39,7 +40,8 @@ std::vector<Request> mixed_requests(size_t n) {
 }
 
 const std::vector<Request>& requests() {
-  static const std::vector<Request> kRequests = mixed_requests(14);
+  static const std::vector<Request> kRequests =
+      mixed_requests(testing_support::kInstrumented ? 8 : 14);
   return kRequests;
 }
 
@@ -55,7 +57,7 @@ const std::vector<std::vector<int32_t>>& alone() {
 }
 
 TEST(Engine, CompanyChangesNothingOnAnyGrid) {
-  for (int world = 1; world <= 4; ++world)
+  for (int world = testing_support::kInstrumented ? 4 : 1; world <= 4; ++world)
     for (const GridShape& shape : legal_grids(world, true)) {
       SCOPED_TRACE(shape.text());
       const RunResult result =

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/instrumented.h"
 #include "tests/support/model_run.h"
 
 namespace glm::testing_support {
@@ -145,7 +146,7 @@ TEST_P(Reproducible, SomeGrids) {
   const auto& [name, dtype] = GetParam();
   const size_t model =
       static_cast<size_t>(std::find(models().begin(), models().end(), name) - models().begin());
-  sweep(name, dtype, model * 5 + static_cast<size_t>(dtype), 23);
+  sweep(name, dtype, model * 5 + static_cast<size_t>(dtype), kInstrumented ? 97 : 23);
 }
 
 TEST_P(Reproducible, SlowEveryGrid) {

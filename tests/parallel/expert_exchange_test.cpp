@@ -8,6 +8,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/instrumented.h"
+
 namespace glm {
 namespace {
 
@@ -31,11 +33,12 @@ struct Setting {
 
 std::vector<GridShape> planes() {
   std::vector<GridShape> shapes;
-  for (int data = 1; data <= 8; ++data)
-    for (int tensor = 1; data * tensor <= 8; ++tensor)
+  const int most = testing_support::kInstrumented ? 6 : 8;
+  for (int data = 1; data <= most; ++data)
+    for (int tensor = 1; data * tensor <= most; ++tensor)
       for (int expert = 1; expert <= data * tensor; ++expert)
         if (tensor % expert == 0 || (expert % tensor == 0 && data % (expert / tensor) == 0))
-          for (int pipeline = 1; pipeline * data * tensor <= 8 && pipeline <= 2; ++pipeline)
+          for (int pipeline = 1; pipeline * data * tensor <= most && pipeline <= 2; ++pipeline)
             shapes.push_back({data, pipeline, tensor, expert});
   return shapes;
 }

@@ -1,0 +1,1 @@
+// Owner of the precompiled headers that all test programs use. SPDX-License-Identifier: MIT
