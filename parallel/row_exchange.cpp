@@ -1,6 +1,6 @@
 // Dispatch and combine of ranks that bring rows of their own. The lists of who gets which row are
-// made on the host from the routed experts; rows move by gather_rows and all_to_all and are added up
-// by combine. SPDX-License-Identifier: MIT
+// made on the host from the routed experts; rows move by gather_rows and all_to_all and are added
+// up by combine. SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <array>
 
