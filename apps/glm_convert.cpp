@@ -5,8 +5,6 @@
 #include <fstream>
 #include <limits>
 
-#include <sys/resource.h>
-
 #include "apps/program.h"
 #include "apps/progress.h"
 #include "core/model/convert.h"
@@ -119,13 +117,6 @@ void check_output(const std::filesystem::path& out) {
          escaped(out.string()));
 }
 
-// Largest memory of this process so far.
-int64_t peak_bytes() {
-  struct rusage usage = {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
-}
-
 void print_json(const OrderedJson& json) {
   fmt::print("{}\n", json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace));
 }
@@ -147,7 +138,7 @@ OrderedJson summary_json(const Options& options,
   json["head_dtype"] = dtype_name(dtypes.head);
   json["has_mtp"] = report.has_mtp;
   json["seconds"] = seconds;
-  json["peak_memory_bytes"] = peak_bytes();
+  json["peak_memory_bytes"] = report.peak_memory;
   json["warnings"] = report.warnings;
   return json;
 }
@@ -212,7 +203,7 @@ int convert(const Options& options) {
       bytes_text(report.bytes),
       seconds,
       static_cast<double>(report.bytes - report.resumed_bytes) / 1e6 / seconds,
-      bytes_text(peak_bytes()));
+      bytes_text(report.peak_memory));
   if (options.json) print_json(summary_json(options, out, report, seconds));
   return 0;
 }

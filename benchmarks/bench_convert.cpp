@@ -34,13 +34,13 @@ struct Arguments {
   fs::path convert;  // the program
   fs::path folder;   // with room for checkpoint and results
   int64_t bytes = 0;
-  std::vector<std::string> options;  // for glm_convert
   int rounds = 3;
+  std::vector<std::string> options;  // for glm_convert
 };
 
 // A small relative of GLM-4.5-Air with about 201 MB of bf16 weights in a layer.
 Json config_of(int64_t bytes) {
-  const int64_t layers = std::max<int64_t>(2, bytes / 201'000'000);
+  const int64_t layers = std::max<int64_t>(2, bytes / 201'000'000 + 1);  // the first one is dense
   return {{"model_type", "glm4_moe"},
           {"architectures", {"Glm4MoeForCausalLM"}},
           {"hidden_size", 1024},
@@ -253,12 +253,16 @@ int run(const Arguments& arguments) {
 }  // namespace glm
 
 int main(int argc, char** argv) {
-  if (argc < 4) {
-    fmt::print(stderr, "usage: bench_convert GLM_CONVERT FOLDER MEGABYTES [OPTION...]\n");
+  if (argc < 5) {
+    fmt::print(stderr, "usage: bench_convert GLM_CONVERT FOLDER MEGABYTES ROUNDS [OPTION...]\n");
     return 2;
   }
   try {
-    return glm::run({argv[1], argv[2], std::stoll(argv[3]) * 1'000'000, {argv + 4, argv + argc}});
+    return glm::run({argv[1],
+                     argv[2],
+                     std::stoll(argv[3]) * 1'000'000,
+                     std::stoi(argv[4]),
+                     {argv + 5, argv + argc}});
   } catch (const std::exception& error) {
     fmt::print(stderr, "bench_convert: error: {}\n", error.what());
     return 1;

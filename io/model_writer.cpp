@@ -72,10 +72,12 @@ ModelWriter::Impl::Impl(const fs::path& out, const std::vector<TensorShape>& ten
       job_path(partial + ".job"),
       layout_path(partial + ".layout"),
       manifest_part(manifest_path(out).string() + ".partial") {
-  std::error_code error;
-  const fs::file_status status = fs::status(path, error);
-  if (fs::exists(status) && !fs::is_regular_file(status))
-    fail(ExitCode::kUsage, "{}: exists and is not a file", escaped(path.string()));
+  for (const fs::path& name : {path, manifest_path(path)}) {
+    std::error_code error;
+    const fs::file_status status = fs::status(name, error);
+    if (fs::exists(status) && !fs::is_regular_file(status))
+      fail(ExitCode::kUsage, "{}: exists and is not a file", escaped(name.string()));
+  }
   GLM_CHECK(!tensors.empty(), "a model file without tensors");
   index.path = partial;
 }

@@ -310,6 +310,30 @@ void warn_of_router_bias(const Checkpoint& checkpoint, ConvertReport& report) {
   }
 }
 
+// A header that takes one half type for the other gives other numbers, almost all of them finite.
+void warn_of_half_types(const Json& config, const Checkpoint& checkpoint, ConvertReport& report) {
+  const char* key = json_has(config, "dtype") ? "dtype" : "torch_dtype";
+  if (!json_has(config, key)) return;
+  const char* other = config[key] == Json("bfloat16")  ? "F16"
+                      : config[key] == Json("float16") ? "BF16"
+                                                       : "";
+  int64_t count = 0;
+  const CheckpointTensor* first = nullptr;
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    if (tensor.dtype != other) continue;
+    if (count++ == 0) first = &tensor;
+  }
+  if (first != nullptr)
+    report.warnings.push_back(fmt::format(
+        "{} tensors, {} among them, are {} where {} of config.json is {}; when the file is wrong, "
+        "the numbers are too",
+        count,
+        escaped(first->name),
+        other,
+        key,
+        config[key].get<std::string>()));
+}
+
 void count_tensors(const std::vector<StreamTensor>& tensors, ConvertReport& report) {
   report.tensors = static_cast<int64_t>(tensors.size());
   for (const StreamTensor& tensor : tensors) report.bytes += stored_bytes(tensor.spec, tensor.type);
@@ -325,8 +349,8 @@ ConvertReport convert_checkpoint(const fs::path& folder,
   const ModelTexts texts = read_folder_texts(folder);
   const std::string source = (folder / "config.json").string();
   const ModelConfig config = parse_config(texts.config, source);
-  const Fp8Weights fp8(
-      folder, checkpoint, fp8_scheme(parse_json(texts.config, source, kBad), source));
+  const Json object = parse_json(texts.config, source, kBad);
+  const Fp8Weights fp8(folder, checkpoint, fp8_scheme(object, source));
   parse_generation_config(
       texts.generation_config, (folder / "generation_config.json").string(), config);
   ConvertReport report;
@@ -335,6 +359,7 @@ ConvertReport convert_checkpoint(const fs::path& folder,
   pairing.run(report);
   warn_of_wide_storage(pairing.tensors, options, report);
   warn_of_router_bias(checkpoint, report);
+  warn_of_half_types(object, checkpoint, report);
   count_tensors(pairing.tensors, report);
   const CheckpointRows rows(folder, checkpoint, fp8, pairing.tensors);
   stream_model(out,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,7 @@ struct ConvertProgress {
 struct ConvertOptions {
   DTypeChoice dtypes;
   int threads = 1;
-  int64_t memory_limit = int64_t{1} << 30;  // of the whole process, in bytes
+  int64_t memory_limit = std::numeric_limits<int64_t>::max();  // of the whole process, in bytes
   int64_t batch_bytes = int64_t{32} << 20;  // encoded and written together, at most
   uint64_t seed = 0;                        // synthetic models
   // Goes on where a killed conversion of the same source and options ended.
@@ -36,6 +37,7 @@ struct ConvertReport {
   int64_t parameters = 0;
   int64_t bytes = 0;          // of weights
   int64_t resumed_bytes = 0;  // of them, found by --resume
+  int64_t peak_memory = 0;    // of the process, in bytes
   bool has_mtp = false;
   std::vector<std::string> warnings;  // one line each
 };

@@ -4,14 +4,14 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstdlib>
 #include <exception>
 #include <fstream>
 #include <future>
 #include <limits>
 #include <mutex>
+#include <string>
 #include <thread>
-
-#include <unistd.h>
 
 #include "kernels/quantize.h"
 
@@ -136,16 +136,19 @@ class Streamer {
     }
     const int64_t worker_bytes =
         rows_elements * static_cast<int64_t>(sizeof(float)) + kWorkerOverhead;
-    const int64_t held = resident_bytes() + kFinishBytes;
-    const int64_t least = worker_bytes + 2 * unit_bytes;
-    const int64_t available = options_.memory_limit - held;
-    if (available < least)
+    const MemoryUse use = memory_use();
+    const int64_t least = worker_bytes + 2 * unit_bytes + kFinishBytes;
+    const int64_t needed = std::max(use.peak, use.now + least);
+    if (options_.memory_limit < needed)
       fail(ExitCode::kResources,
-           "a memory limit of {} bytes is too small: the program holds {}, and its buffers need at "
-           "least {}",
+           "a memory limit of {} bytes is too small: reading config, tokenizer and headers took "
+           "{}, of which {} are in use, and the buffers need at least {}; give at least {}",
            options_.memory_limit,
-           held,
-           least);
+           use.peak,
+           use.now,
+           least,
+           needed);
+    const int64_t available = options_.memory_limit - use.now - kFinishBytes;
     threads_ = static_cast<int>(
         std::clamp<int64_t>((available - 2 * unit_bytes) / worker_bytes, 1, options_.threads));
     batch_bytes_ = std::max(
@@ -253,12 +256,17 @@ class Streamer {
 
 }  // namespace
 
-int64_t resident_bytes() {
-  std::ifstream statm("/proc/self/statm");
-  int64_t size = 0;
-  int64_t pages = 0;
-  statm >> size >> pages;
-  return pages * ::sysconf(_SC_PAGESIZE);
+MemoryUse memory_use() {
+  MemoryUse use;
+  std::ifstream status("/proc/self/status");
+  const auto kilobytes = [](const std::string& line) {
+    return std::strtoll(line.c_str() + line.find_first_of("0123456789"), nullptr, 10) * 1024;
+  };
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) use.peak = kilobytes(line);
+    if (line.starts_with("VmRSS:")) use.now = kilobytes(line);
+  }
+  return use;
 }
 
 void stream_model(const std::filesystem::path& out,
@@ -285,6 +293,7 @@ void stream_model(const std::filesystem::path& out,
   writer.finish([&](int64_t hashed, int64_t total) {
     if (options.progress) options.progress({hashed, 0, total, "sha256", true});
   });
+  report.peak_memory = memory_use().peak;
 }
 
 float largest_storable(DType dtype) {

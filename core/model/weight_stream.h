@@ -44,8 +44,12 @@ void stream_model(const std::filesystem::path& out,
                   const ConvertOptions& options,
                   ConvertReport& report);
 
-// Memory of this process that is in use now (VmRSS).
-int64_t resident_bytes();
+// Memory of this process in bytes: resident now, and at most so far.
+struct MemoryUse {
+  int64_t now = 0;
+  int64_t peak = 0;
+};
+MemoryUse memory_use();
 
 // Largest magnitude that a stored type can hold with a finite scale; infinite for f32 and bf16.
 float largest_storable(DType dtype);

@@ -87,7 +87,7 @@ TEST_F(ConvertProgram, MemoryStaysWithinTheLimit) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers take memory of their own";
 #endif
-  for (const int64_t limit : {48, 64, 96}) {
+  for (const int64_t limit : {40, 64, 96}) {
     const Outcome outcome = expect_good(
         convert(synthetic("m.h5", {"--memory-limit", fmt::format("{}M", limit), "--json"})));
     EXPECT_LE(last_json(outcome)["peak_memory_bytes"].get<int64_t>(), limit << 20);

@@ -228,7 +228,11 @@ TEST(ModelFile, ShapesThatCannotBeAreRefused) {
 TEST(ModelFile, UnwritablePathsAreUsageErrors) {
   const TempFolder folder("model_file_paths");
   std::filesystem::create_directory(folder / "folder.h5");
+  std::filesystem::create_directory(folder / "taken.h5.partial");
+  std::filesystem::create_directory(folder / "other.h5.sha256");
   for (const std::string& path : {(folder / "absent/m.h5").string(),
+                                  (folder / "taken.h5").string(),
+                                  (folder / "other.h5").string(),
                                   (folder / "folder.h5").string(),
                                   std::string("/dev/full")}) {
     const Error error = error_of([&] { ModelWriter(path, "glm4", {}, "f", {sample_shapes()[0]}); });

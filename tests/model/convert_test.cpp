@@ -298,6 +298,27 @@ TEST(Convert, TiedHeadAndBuffersAreLeftOut) {
   EXPECT_EQ(read_model_index(folder / "out.h5").find("head"), nullptr);
 }
 
+TEST(Convert, HalfTypesThatConfigAndHeaderNameDifferently) {
+  const TempFolder folder("convert_half");
+  SampleCheckpoint sample("llama");
+  for (auto& [name, tensor] : sample.tensors) {
+    tensor.dtype = "F16";
+    tensor.bytes.resize(tensor.bytes.size() / 2);
+    for (char& byte : tensor.bytes) byte = 0x3C;
+  }
+  const auto warnings = [&](const std::string& dtype) {
+    sample.config["torch_dtype"] = dtype;
+    sample.write(folder / "in");
+    return convert_checkpoint(folder / "in", folder / "out.h5", options_of(DType::kQ40)).warnings;
+  };
+  EXPECT_EQ(warnings("float16").size(), 1u);  // the tokenizer's
+  const auto differ = warnings("bfloat16");
+  ASSERT_EQ(differ.size(), 2u);
+  EXPECT_NE(differ[1].find("are F16 where torch_dtype of config.json is bfloat16"),
+            std::string::npos)
+      << differ[1];
+}
+
 TEST(Convert, ColumnsThatAreNoMultipleOfABlock) {
   const TempFolder folder("convert_odd");
   SampleCheckpoint sample("llama");
