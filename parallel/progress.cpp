@@ -2,66 +2,13 @@
 #include "parallel/progress.h"
 
 #include <algorithm>
-#include <chrono>
-#include <thread>
 
-#include <sched.h>
+#include "parallel/idle_loop.h"
 
 namespace glm {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
-
-// How long an idle rank only polls, and only yields, before it naps; a nap doubles up to the limit.
-// On a crowded host the core is yielded at once: the rank waited for may need it.
-constexpr double kSpinSeconds = 20e-6;
-constexpr double kYieldSeconds = 300e-6;
-constexpr auto kFirstNap = std::chrono::microseconds(5);
-constexpr auto kLongestNap = std::chrono::microseconds(80);
-// A gap between two polls that counts as waiting. Longer ones mean that this process itself stood
-// still (stopped, suspended), which is no fault of its peers.
-constexpr double kLongestGap = 0.5;
 constexpr size_t kPeersNamed = 8;
-
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
-
-class IdleLoop {
- public:
-  explicit IdleLoop(bool crowded) : crowded_(crowded), last_(Clock::now()) {}
-
-  // Seconds of waiting since something moved.
-  double waited() const { return waited_; }
-  void moved() {
-    waited_ = 0;
-    nap_ = kFirstNap;
-    last_ = Clock::now();
-  }
-  void idle() {
-    if (waited_ < kSpinSeconds && !crowded_) {
-      relax();
-    } else if (waited_ < kYieldSeconds) {
-      sched_yield();
-    } else {
-      std::this_thread::sleep_for(nap_);
-      nap_ = std::min<std::chrono::microseconds>(2 * nap_, kLongestNap);
-    }
-    const Clock::time_point now = Clock::now();
-    waited_ += std::min(seconds(now - last_), kLongestGap);
-    last_ = now;
-  }
-
- private:
-  bool crowded_;
-  double waited_ = 0;
-  std::chrono::microseconds nap_ = kFirstNap;
-  Clock::time_point last_;
-};
 
 // The peers that have not delivered, or, if all have, those that have not taken.
 std::string peers_text(std::span<const Transfer> transfers, std::span<const uint8_t> done) {
@@ -171,7 +118,7 @@ void Progress::post(Transport& transport,
                     const CommOptions& options) {
   if (transport.try_post(tag, send)) return;
   transport.note(operation.verb, options.context);
-  IdleLoop loop(transport.crowded());
+  IdleLoop loop(transport.crowded(), transport.rivals());
   while (!transport.try_post(tag, send)) {
     loop.idle();
     if (loop.waited() >= options.timeout_seconds)
@@ -183,7 +130,7 @@ void Progress::wait(Transport& transport,
                     std::span<const Transfer> transfers,
                     const Operation& operation,
                     const CommOptions& options) {
-  IdleLoop loop(transport.crowded());
+  IdleLoop loop(transport.crowded(), transport.rivals());
   while (true) {
     bool moved = false;
     try {

@@ -10,6 +10,7 @@
 
 #include "core/base/check.h"
 #include "parallel/communicator.h"
+#include "parallel/idle_loop.h"
 
 namespace glm {
 
@@ -65,6 +66,7 @@ class Transport {
 
   // More ranks than cores on this host: a waiting rank gives its core away at once.
   virtual bool crowded() const = 0;
+  CoreRivals& rivals() { return rivals_; }
   // "rank 2 (host n1)".
   virtual std::string rank_text(int rank) const = 0;
   // What is known about ranks of this host that stand still, as a clause for a message; "" if none.
@@ -76,6 +78,7 @@ class Transport {
   void set_next_tag(int tag) { next_tag_ = tag; }
 
  private:
+  CoreRivals rivals_;
   int next_tag_ = 1;
   bool under_way_ = false;
 };
