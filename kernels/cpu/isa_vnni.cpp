@@ -23,7 +23,7 @@ inline __m512i dot_unsigned(const __m512i* w, const QuantBlock& x, __m512i start
 struct Q40 {
   static constexpr int kTileBytes = 256;
   static void prefetch(const uint8_t* tile) {
-    for (int i = 0; i < 4; ++i) _mm_prefetch(tile + 2048 + 64 * i, _MM_HINT_T0);
+    for (int i = 0; i < 4; ++i) _mm_prefetch(tile + 4096 + 64 * i, _MM_HINT_T0);
   }
   static void unpack(const uint8_t* tile, __m512i* w) { unpack_nibbles(tile, w); }
   static __m512i dot(const __m512i* w, const QuantBlock& x) {
