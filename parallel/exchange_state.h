@@ -39,6 +39,7 @@ struct ExpertExchange::Impl {
   void share_rows(int64_t rows);
   bool padded_step();
   void read_routing(Tensor experts, Tensor weights);
+  void fill_ones();
   void exchange_counts();
   void gather(Tensor own);
   void split_arrived();

@@ -86,12 +86,17 @@ ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
   index = device.allocate(DType::kI32, {sizes.sent});
   copies = device.allocate(DType::kI32, {sizes.own, plan.most_copies()});
   ones_of_copies = device.allocate(DType::kF32, {sizes.own, plan.most_copies()});
-  std::vector<float> host_ones(count(sizes.own * plan.most_copies()), 1.0f);
-  device.copy(ones_of_copies,
-              host_tensor(host_ones.data(), DType::kF32, {sizes.own, plan.most_copies()}));
-  device.wait();
+  fill_ones();
   own_sum = device.allocate(DType::kF32, {sizes.own, config.hidden});
   own_shared = device.allocate(DType::kF32, {sizes.own, config.hidden});
+}
+
+// Weights with which combine adds up copies as they are.
+void ExpertExchange::Impl::fill_ones() {
+  std::vector<float> host(static_cast<size_t>(ones_of_copies.elements()), 1.0f);
+  device.copy(ones_of_copies,
+              host_tensor(host.data(), DType::kF32, {sizes.own, plan.most_copies()}));
+  device.wait();
 }
 
 // --- ranks that share their tokens
