@@ -107,7 +107,9 @@ std::pair<size_t, size_t> range_of(const std::string& text, Arguments& args) {
 
 bool has_affix(Context& context, const std::string& text, Arguments& args, bool at_start) {
   const Value& affix = args.need("prefix");
-  const auto [begin, end] = range_of(text, args);
+  const std::pair<size_t, size_t> range = range_of(text, args);
+  const size_t begin = range.first;  // Clang 14 does not capture structured bindings
+  const size_t end = range.second;
   args.done();
   const auto matches = [&](const Value& candidate) {
     if (!candidate.is_string())

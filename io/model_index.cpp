@@ -156,7 +156,9 @@ ModelIndex ModelIndex::deserialized(std::string_view bytes) {
   for (TensorEntry& entry : index.entries) entry = read_entry(source);
   const std::string_view checksums = source.raw(source.number<uint64_t>());
   index.checksums.resize(checksums.size() / sizeof(uint32_t));
-  std::memcpy(index.checksums.data(), checksums.data(), index.checksums.size() * sizeof(uint32_t));
+  if (!index.checksums.empty())
+    std::memcpy(
+        index.checksums.data(), checksums.data(), index.checksums.size() * sizeof(uint32_t));
   if (!source.empty()) fail(ExitCode::kRuntime, "the index received has bytes left over");
   return index;
 }
