@@ -26,6 +26,13 @@ std::string shown(const Command& command, const Outcome& outcome) {
          outcome.err.substr(0, 4000);
 }
 
+// What is refused for its input is refused soon and before it takes memory.
+void expect_cheap(const Command& command, const Outcome& outcome) {
+  static const int64_t kStart = run(command_of({program("glm_infer"), "--version"})).peak_bytes;
+  EXPECT_LT(outcome.cpu_seconds, 1) << shown(command, outcome);
+  EXPECT_LT(outcome.peak_bytes, kStart + (int64_t{64} << 20)) << shown(command, outcome);
+}
+
 }  // namespace
 
 std::string program(const std::string& name) { return std::string(GLM_BIN) + "/" + name; }
@@ -56,6 +63,7 @@ void expect_error(const Command& command,
   EXPECT_FALSE(outcome.timed_out) << shown(command, outcome);
   EXPECT_EQ(outcome.code, code) << shown(command, outcome);
   EXPECT_EQ(errors.size(), 1u) << shown(command, outcome);
+  if ((code == 2 || code == 3) && command.argv[0] != GLM_MPIEXEC) expect_cheap(command, outcome);
   for (const std::string& text : texts)
     for (const std::string& error : errors)
       EXPECT_NE(error.find(text), std::string::npos) << "no \"" << text << "\" in " << error;

@@ -99,6 +99,10 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
   return out;
 }
 
+double seconds_of(const timeval& time) {
+  return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+}
+
 void limit(int resource, int64_t bytes) {
   if (bytes <= 0) return;
   const rlimit both = {static_cast<rlim_t>(bytes), static_cast<rlim_t>(bytes)};
@@ -197,9 +201,12 @@ void Process::Impl::pump(int milliseconds) {
 }
 
 bool Process::Impl::reap() {
-  if (!ended && waitpid(pid, &status, WNOHANG) == pid) {
+  rusage usage = {};
+  if (!ended && wait4(pid, &status, WNOHANG, &usage) == pid) {
     ended = true;
     outcome.seconds = since(begin);
+    outcome.cpu_seconds = seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime);
+    outcome.peak_bytes = int64_t{1024} * usage.ru_maxrss;
     if (WIFEXITED(status)) outcome.code = WEXITSTATUS(status);
     if (WIFSIGNALED(status)) outcome.signal = WTERMSIG(status);
   }

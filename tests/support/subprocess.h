@@ -35,6 +35,9 @@ struct Outcome {
   int signal = 0;  // which one
   bool timed_out = false;
   double seconds = 0;
+  // Of the program and what it waited for: seconds on cores, and the largest resident set.
+  double cpu_seconds = 0;
+  int64_t peak_bytes = 0;
   std::string out, err;
 };
 
