@@ -31,12 +31,15 @@ BlockPlace place_of(DType dtype, Packing packing, int64_t row, int64_t block, in
 }
 
 // The loops of the encoders are free of calls and of branches, so that the compiler vectorises
-// them.
+// them; they are compiled for AVX2 a second time, and give the same bits there. What they call is
+// always inlined, so that it is compiled for the same instructions.
 
-uint32_t magnitude_bits(float x) { return std::bit_cast<uint32_t>(x) & 0x7FFFFFFFu; }
+[[gnu::always_inline]] inline uint32_t magnitude_bits(float x) {
+  return std::bit_cast<uint32_t>(x) & 0x7FFFFFFFu;
+}
 
 // The element of largest magnitude, the first of equals; NaN counts as larger than everything.
-float largest_element(const float* x) {
+[[gnu::always_inline]] inline float largest_element(const float* x) {
   uint32_t top = 0;
   for (int64_t i = 0; i < kQuantBlock; ++i) top = std::max(top, magnitude_bits(x[i]));
   int64_t first = 0;
@@ -44,7 +47,7 @@ float largest_element(const float* x) {
   return x[first];
 }
 
-uint16_t encode_q40(const float* x, uint8_t* bytes) {
+[[gnu::always_inline]] inline uint16_t encode_q40(const float* x, uint8_t* bytes) {
   const float largest = largest_element(x);
   const uint16_t scale = largest == 0.0f ? uint16_t{0} : f32_to_f16(largest / -8.0f);
   const float d = f16_to_f32(scale);
@@ -62,7 +65,7 @@ uint16_t encode_q40(const float* x, uint8_t* bytes) {
   return scale;
 }
 
-uint16_t encode_q80(const float* x, uint8_t* bytes) {
+[[gnu::always_inline]] inline uint16_t encode_q80(const float* x, uint8_t* bytes) {
   // Adding and taking away 1.5 * 2^23 rounds to an integer, ties to even.
   constexpr float kRound = 12582912.0f;
   const uint16_t scale = f32_to_f16(std::fabs(largest_element(x)) / 127.0f);
@@ -80,15 +83,69 @@ uint16_t encode_q80(const float* x, uint8_t* bytes) {
   return scale;
 }
 
-void encode_plain(const float* in, int64_t count, DType dtype, void* values) {
-  if (dtype == DType::kF32) {
-    if (count != 0) std::memcpy(values, in, static_cast<size_t>(count) * sizeof(float));
-    return;
-  }
-  auto* out = static_cast<uint16_t*>(values);
-  for (int64_t i = 0; i < count; ++i)
-    out[i] = dtype == DType::kF16 ? f32_to_f16(in[i]) : f32_to_bf16(in[i]);
+// f32_to_bf16() without a branch.
+[[gnu::always_inline]] inline uint16_t encode_bf16(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  return static_cast<uint16_t>(magnitude_bits(x) > 0x7F800000u ? (bits >> 16) | 0x40u : rounded);
 }
+
+// What encode_rows() is asked for.
+struct Encoding {
+  const float* in;
+  int64_t rows;
+  int64_t cols;
+  DType dtype;
+  Packing packing;
+  void* values;
+  void* scales;
+};
+
+[[gnu::always_inline]] inline void encode_plain(const Encoding& e) {
+  const int64_t count = e.rows * e.cols;
+  auto* out = static_cast<uint16_t*>(e.values);
+  if (e.dtype == DType::kF32) {
+    if (count != 0) std::memcpy(e.values, e.in, static_cast<size_t>(count) * sizeof(float));
+  } else if (e.dtype == DType::kBF16) {
+    for (int64_t i = 0; i < count; ++i) out[i] = encode_bf16(e.in[i]);
+  } else {
+    for (int64_t i = 0; i < count; ++i) out[i] = f32_to_f16(e.in[i]);
+  }
+}
+
+[[gnu::always_inline]] inline void encode_blocks(const Encoding& e) {
+  const int64_t blocks = e.cols / kQuantBlock;
+  auto* bytes = static_cast<uint8_t*>(e.values);
+  auto* scale_plane = static_cast<uint16_t*>(e.scales);
+  uint8_t block_values[kQuantBlock];
+  for (int64_t row = 0; row < e.rows; ++row) {
+    for (int64_t block = 0; block < blocks; ++block) {
+      const BlockPlace place = place_of(e.dtype, e.packing, row, block, blocks);
+      const float* x = e.in + row * e.cols + block * kQuantBlock;
+      scale_plane[place.scale] =
+          e.dtype == DType::kQ40 ? encode_q40(x, block_values) : encode_q80(x, block_values);
+      for (int64_t g = 0; g < block_bytes(e.dtype) / 4; ++g)
+        std::memcpy(bytes + place.first_byte + g * place.group_stride, block_values + g * 4, 4);
+    }
+  }
+}
+
+[[gnu::always_inline]] inline void encode(const Encoding& e) {
+  if (is_quantized(e.dtype))
+    encode_blocks(e);
+  else
+    encode_plain(e);
+}
+
+void encode_anywhere(const Encoding& e) { encode(e); }
+
+#if defined(__x86_64__)
+[[gnu::target("avx2")]] void encode_avx2(const Encoding& e) { encode(e); }
+bool has_avx2() { return __builtin_cpu_supports("avx2") != 0; }
+#else
+void encode_avx2(const Encoding& e) { encode(e); }
+bool has_avx2() { return false; }
+#endif
 
 void check_encodable(int64_t rows, DType dtype, Packing packing) {
   GLM_CHECK(dtype != DType::kI32 && dtype != DType::kU8, "matrix of {}", dtype_name(dtype));
@@ -127,25 +184,13 @@ void encode_rows(const float* in,
                  void* values,
                  void* scales) {
   check_encodable(rows, dtype, packing);
-  if (!is_quantized(dtype)) {
-    encode_plain(in, rows * cols, dtype, values);
-    return;
-  }
-  GLM_CHECK(cols % kQuantBlock == 0, "{} columns in blocks of 32", cols);
-  const int64_t blocks = cols / kQuantBlock;
-  auto* bytes = static_cast<uint8_t*>(values);
-  auto* scale_plane = static_cast<uint16_t*>(scales);
-  uint8_t block_values[kQuantBlock];
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t block = 0; block < blocks; ++block) {
-      const BlockPlace place = place_of(dtype, packing, row, block, blocks);
-      const float* x = in + row * cols + block * kQuantBlock;
-      scale_plane[place.scale] =
-          dtype == DType::kQ40 ? encode_q40(x, block_values) : encode_q80(x, block_values);
-      for (int64_t g = 0; g < block_bytes(dtype) / 4; ++g)
-        std::memcpy(bytes + place.first_byte + g * place.group_stride, block_values + g * 4, 4);
-    }
-  }
+  GLM_CHECK(!is_quantized(dtype) || cols % kQuantBlock == 0, "{} columns in blocks of 32", cols);
+  const Encoding encoding = {in, rows, cols, dtype, packing, values, scales};
+  static const bool avx2 = has_avx2();
+  if (avx2)
+    encode_avx2(encoding);
+  else
+    encode_anywhere(encoding);
 }
 
 void decode_row(const void* values,

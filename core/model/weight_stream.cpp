@@ -126,8 +126,10 @@ class Streamer {
   void allocate() {
     int64_t rows_elements = 0;
     int64_t unit_bytes = 0;
+    int64_t largest = 0;
     for (const StreamTensor& tensor : tensors_) {
       const Shape shape(tensor);
+      largest = std::max(largest, stored_bytes(tensor.spec, tensor.type));
       const int64_t rows = std::min(shape.unit, shape.rows);
       rows_elements = std::max(rows_elements, rows * shape.cols);
       unit_bytes = std::max(
@@ -152,7 +154,8 @@ class Streamer {
     threads_ = static_cast<int>(
         std::clamp<int64_t>((available - 2 * unit_bytes) / worker_bytes, 1, options_.threads));
     batch_bytes_ = std::max(
-        unit_bytes, std::min(options_.batch_bytes, (available - threads_ * worker_bytes) / 2));
+        unit_bytes,
+        std::min({options_.batch_bytes, largest, (available - threads_ * worker_bytes) / 2}));
     rows_.resize(static_cast<size_t>(threads_));
     for (std::vector<float>& rows : rows_) rows.resize(static_cast<size_t>(rows_elements));
     for (std::vector<char>& batch : encoded_) batch.resize(static_cast<size_t>(batch_bytes_));
