@@ -14,7 +14,6 @@
 namespace glm {
 namespace {
 
-constexpr char kCtrlC = 3;
 constexpr int kNapMilliseconds = 200;
 constexpr size_t kLongestLine = size_t{16} << 20;
 // Typed ahead during an answer.

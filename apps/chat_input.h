@@ -10,6 +10,8 @@
 
 namespace glm {
 
+inline constexpr char kCtrlC = 3;
+
 // stdin byte by byte, and the wish to interrupt: SIGINT, or Ctrl-C as a key.
 class InputBytes {
  public:

@@ -12,10 +12,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "apps/chat_input.h"
+
 namespace glm {
 namespace {
-
-constexpr cc_t kCtrlC = 3;
 
 // What a descriptor of the launcher is open on.
 std::string launcher_file(int descriptor) {

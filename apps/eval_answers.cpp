@@ -9,7 +9,6 @@
 namespace glm {
 namespace {
 
-constexpr int64_t kDefaultMaxTokens = 1024;
 // Wrong answers that are shown to people; --json has all.
 constexpr size_t kShown = 20;
 

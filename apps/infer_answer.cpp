@@ -17,8 +17,6 @@
 namespace glm {
 namespace {
 
-constexpr int64_t kDefaultMaxTokens = 1024;
-
 // What rank 0 alone has.
 struct Leader {
   Leader(const Job& job, const ModelTexts& texts);

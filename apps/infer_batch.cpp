@@ -20,7 +20,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kDefaultMaxTokens = 1024;
 // A crash of the host may cost the answers of this long; the end of the job alone costs none.
 constexpr auto kSyncPause = std::chrono::seconds(5);
 
@@ -227,10 +226,6 @@ void BatchLeader::finish(Engine& engine) {
   output_->sync();
   totals_.seconds = seconds_since(start_);
   totals_.preempted = engine.scheduler().n_preempted();
-}
-
-double rate(int64_t n, double seconds) {
-  return seconds > 0 ? static_cast<double>(n) / seconds : 0.0;
 }
 
 Json totals_json(const Totals& totals) {

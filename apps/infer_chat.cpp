@@ -20,7 +20,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kDefaultMaxTokens = 1024;
 // While nobody types the other ranks are told this often per --timeout that the job lives.
 constexpr double kSignsOfLife = 8;
 

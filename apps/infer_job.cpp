@@ -25,8 +25,6 @@ constexpr int64_t kScoreRows = 256;
 // Requests of a batch that run at once on a data rank.
 constexpr int64_t kBatchSequences = 8;
 
-double gigabytes(int64_t bytes) { return static_cast<double>(bytes) * 1e-9; }
-
 // A line "VmHWM:   1234 kB" of /proc/self/status or /proc/meminfo, in bytes.
 int64_t proc_kilobytes(const char* file, const std::string& key) {
   std::ifstream in(file);

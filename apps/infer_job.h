@@ -51,4 +51,7 @@ int64_t resident_bytes();
 int64_t peak_resident_bytes();
 int64_t available_bytes();
 
+inline double gigabytes(double bytes) { return bytes * 1e-9; }
+inline double gigabytes(int64_t bytes) { return gigabytes(static_cast<double>(bytes)); }
+
 }  // namespace glm

@@ -19,6 +19,9 @@ class App;
 
 namespace glm {
 
+// Tokens of an answer where neither the options nor the room in the context say less.
+inline constexpr int64_t kDefaultMaxTokens = 1024;
+
 struct InferOptions {
   std::string model;
 

@@ -6,13 +6,6 @@
 namespace glm {
 namespace {
 
-double gigabytes(double bytes) { return bytes * 1e-9; }
-double gigabytes(int64_t bytes) { return gigabytes(static_cast<double>(bytes)); }
-
-double rate(int64_t count, double seconds) {
-  return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;
-}
-
 Json to_json(const RankReport& r) {
   return {{"host", r.host},
           {"weight_bytes", r.weight_bytes},
@@ -70,6 +63,10 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const size_t half = values.size() / 2;
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+double rate(int64_t count, double seconds) {
+  return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;
 }
 
 Json grid_json(const Job& job) {

@@ -38,6 +38,8 @@ struct BenchmarkResult {
   int64_t bytes_per_token = 0;
 };
 double median(std::vector<double> values);
+// Per second; 0 where no time has passed.
+double rate(int64_t count, double seconds);
 
 Json grid_json(const Job& job);
 Json ranks_json(const Job& job, const std::vector<RankReport>& reports);

@@ -9,8 +9,6 @@ namespace {
 constexpr std::string_view kThink = "<think>";
 constexpr std::string_view kEndThink = "</think>";
 constexpr std::string_view kCall = "<tool_call>";
-constexpr std::string_view kBlanks = " \t\r\n";
-
 // Longest end of `text` that may be the beginning of `tag`.
 size_t partial(std::string_view text, std::string_view tag) {
   for (size_t n = std::min(text.size(), tag.size() - 1); n > 0; --n)
@@ -19,7 +17,7 @@ size_t partial(std::string_view text, std::string_view tag) {
 }
 
 void trim_end(std::string& text) {
-  const size_t last = text.find_last_not_of(kBlanks);
+  const size_t last = text.find_last_not_of(kJsonBlanks);
   text.erase(last == std::string::npos ? 0 : last + 1);
 }
 
@@ -69,7 +67,7 @@ bool AnswerSplitter::advance(bool last, Piece& piece) {
 
 // The think tag may come first, behind blanks.
 bool AnswerSplitter::leave_begin(bool last) {
-  const size_t begin = std::min(held_.find_first_not_of(kBlanks), held_.size());
+  const size_t begin = std::min(held_.find_first_not_of(kJsonBlanks), held_.size());
   const std::string_view rest = std::string_view(held_).substr(begin);
   if (rest.starts_with(kThink)) {
     held_.erase(0, begin + kThink.size());

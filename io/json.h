@@ -17,6 +17,8 @@ using Json = nlohmann::json;  // objects sorted by key; for configs, indexes, vo
 using OrderedJson =
     nlohmann::ordered_json;  // objects in the order of the text; for messages and tools
 
+inline constexpr std::string_view kJsonBlanks = " \t\r\n";
+
 struct JsonLimits {
   int64_t max_bytes = int64_t{100} << 20;
   int max_depth = 64;

@@ -11,8 +11,6 @@
 namespace glm {
 namespace {
 
-constexpr ExitCode kBad = ExitCode::kModelFile;
-
 bool plain_tensor_name(std::string_view name) {
   constexpr std::string_view kLetters =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
@@ -169,34 +167,34 @@ namespace {
 TensorEntry parse_entry(const Json& object, const std::string& path, int64_t file_bytes) {
   const std::string where = path + ": /index";
   TensorEntry entry;
-  entry.name = json_string(object, "name", where, kBad);
+  entry.name = json_string(object, "name", where, ExitCode::kModelFile);
   const std::string of = fmt::format("{}: {}", where, entry.name);
-  const auto dtype = parse_dtype(json_string(object, "dtype", of, kBad));
-  const auto packing = parse_packing(json_string(object, "packing", of, kBad));
-  if (!dtype || !packing) fail(kBad, "{}: unknown dtype or packing", escaped(of));
+  const auto dtype = parse_dtype(json_string(object, "dtype", of, ExitCode::kModelFile));
+  const auto packing = parse_packing(json_string(object, "packing", of, ExitCode::kModelFile));
+  if (!dtype || !packing) fail(ExitCode::kModelFile, "{}: unknown dtype or packing", escaped(of));
   entry.dtype = *dtype;
   entry.packing = *packing;
   const auto dims = object.find("dims");
   if (dims == object.end() || !dims->is_array() || dims->size() > 3)
-    fail(kBad, "{}: dims must be an array of 1 to 3 integers", escaped(of));
+    fail(ExitCode::kModelFile, "{}: dims must be an array of 1 to 3 integers", escaped(of));
   for (const Json& dim : *dims) {
     if (!dim.is_number_unsigned() || dim.get<uint64_t>() > uint64_t{1} << 40)
-      fail(kBad, "{}: dims: {} is no size", escaped(of), escaped(dim.dump(), 40));
+      fail(ExitCode::kModelFile, "{}: dims: {} is no size", escaped(of), escaped(dim.dump(), 40));
     entry.dims.push_back(dim.get<int64_t>());
   }
   const auto size = [&](const char* key, int64_t max) {
-    return json_int(object, key, 0, max, of, kBad);
+    return json_int(object, key, 0, max, of, ExitCode::kModelFile);
   };
   entry.values_offset = size("offset", file_bytes);
   entry.values_bytes = size("bytes", file_bytes - entry.values_offset);
   entry.scales_offset = size("scales_offset", file_bytes);
   entry.scales_bytes = size("scales_bytes", file_bytes - entry.scales_offset);
   entry.first_block = size("first_block", int64_t{1} << 40);
-  const auto planes =
-      plane_layouts(entry.name, entry.dtype, entry.packing, entry.dims, escaped(where), kBad);
+  const auto planes = plane_layouts(
+      entry.name, entry.dtype, entry.packing, entry.dims, escaped(where), ExitCode::kModelFile);
   const int64_t scales = planes.size() > 1 ? planes[1].bytes : 0;
   if (entry.values_bytes != planes[0].bytes || entry.scales_bytes != scales)
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: {} + {} bytes where dims and dtype need {} + {}",
          escaped(of),
          entry.values_bytes,
@@ -221,7 +219,7 @@ void check_disjoint(const ModelIndex& index, const std::string& path) {
   std::ranges::sort(extents, {}, &Extent::begin);
   for (size_t i = 1; i < extents.size(); ++i)
     if (extents[i].begin < extents[i - 1].end)
-      fail(kBad,
+      fail(ExitCode::kModelFile,
            "{}: /index: the bytes of {} and {} overlap",
            path,
            extents[i - 1].entry->name,
@@ -233,21 +231,25 @@ void check_disjoint(const ModelIndex& index, const std::string& path) {
 void parse_index_text(std::string_view text, ModelIndex& index) {
   const std::string path = escaped(index.path);
   const JsonLimits limits = {kMaxIndexBytes, 8, kMaxPlanes * 16};
-  const Json root = parse_json(text, index.path + ": /index", kBad, limits);
-  index.block_bytes =
-      json_int(root, "block_bytes", 4096, int64_t{1} << 26, index.path + ": /index", kBad);
+  const Json root = parse_json(text, index.path + ": /index", ExitCode::kModelFile, limits);
+  index.block_bytes = json_int(
+      root, "block_bytes", 4096, int64_t{1} << 26, index.path + ": /index", ExitCode::kModelFile);
   const auto tensors = root.find("tensors");
   if (tensors == root.end() || !tensors->is_array())
-    fail(kBad, "{}: /index: tensors must be an array", path);
+    fail(ExitCode::kModelFile, "{}: /index: tensors must be an array", path);
   if (std::cmp_greater(tensors->size(), kMaxPlanes / 2))
-    fail(kBad, "{}: /index: {} tensors are more than {}", path, tensors->size(), kMaxPlanes / 2);
+    fail(ExitCode::kModelFile,
+         "{}: /index: {} tensors are more than {}",
+         path,
+         tensors->size(),
+         kMaxPlanes / 2);
   int64_t blocks = 0;
   for (const Json& object : *tensors) {
     TensorEntry entry = parse_entry(object, index.path, index.file_bytes);
     if (!index.entries.empty() && index.entries.back().name >= entry.name)
-      fail(kBad, "{}: /index: {} is not in order of names", path, entry.name);
+      fail(ExitCode::kModelFile, "{}: /index: {} is not in order of names", path, entry.name);
     if (entry.first_block != blocks)
-      fail(kBad,
+      fail(ExitCode::kModelFile,
            "{}: /index: {}: first_block is {} where {} is due",
            path,
            entry.name,
@@ -258,7 +260,7 @@ void parse_index_text(std::string_view text, ModelIndex& index) {
     index.entries.push_back(std::move(entry));
   }
   if (std::cmp_not_equal(blocks, index.checksums.size()))
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: {} block checksums where the index needs {}",
          path,
          index.checksums.size(),

@@ -16,7 +16,6 @@
 namespace glm {
 namespace {
 
-constexpr ExitCode kBad = ExitCode::kModelFile;
 constexpr hsize_t kMaxRootMembers = 64;
 constexpr int64_t kSuperblockBytes = 48;
 
@@ -30,28 +29,30 @@ uint64_t check_superblock(const RawFile& file) {
   std::array<char, kSuperblockBytes> block = {};
   const int64_t got = file.read_some(0, block.data(), block.size());
   if (std::string_view(block.data(), 8) != kSignature)
-    fail(kBad, "{}: not an HDF5 file: no signature at byte 0", path);
+    fail(ExitCode::kModelFile, "{}: not an HDF5 file: no signature at byte 0", path);
   if (got != static_cast<int64_t>(block.size()))
-    fail(kBad, "{}: truncated after {} bytes", path, got);
+    fail(ExitCode::kModelFile, "{}: truncated after {} bytes", path, got);
   const auto address = [&block](size_t at) {
     uint64_t value = 0;
     std::memcpy(&value, &block[at], sizeof value);
     return value;
   };
   if (block[8] != 3 || block[9] != 8 || block[10] != 8)
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: HDF5 superblock version {} with offsets of {} bytes; model files have version 3 and "
          "8 bytes; convert the model again",
          path,
          static_cast<int>(block[8]),
          static_cast<int>(block[9]));
   if (block[11] != 0)
-    fail(kBad, "{}: still open for writing, or its writer was killed; convert again", path);
-  if (address(12) != 0) fail(kBad, "{}: HDF5 user blocks are not accepted", path);
+    fail(ExitCode::kModelFile,
+         "{}: still open for writing, or its writer was killed; convert again",
+         path);
+  if (address(12) != 0) fail(ExitCode::kModelFile, "{}: HDF5 user blocks are not accepted", path);
   if (address(20) != ~uint64_t{0})
-    fail(kBad, "{}: HDF5 superblock extensions are not accepted", path);
+    fail(ExitCode::kModelFile, "{}: HDF5 superblock extensions are not accepted", path);
   if (std::cmp_not_equal(address(28), file.size()))
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: {} bytes where its superblock says {}; the file is truncated or extended",
          path,
          file.size(),
@@ -59,7 +60,7 @@ uint64_t check_superblock(const RawFile& file) {
   uint32_t checksum = 0;
   std::memcpy(&checksum, &block[44], sizeof checksum);
   if (checksum != hdf5_checksum({block.data(), 44}))
-    fail(kBad, "{}: its superblock is damaged", path);
+    fail(ExitCode::kModelFile, "{}: its superblock is damaged", path);
   return address(36);
 }
 
@@ -68,7 +69,7 @@ using Extent = ModelIndex::Extent;
 class Judge {
  public:
   Judge(const RawFile& file, ModelIndex& index)
-      : file_(file), index_(index), calls_(file.path(), kBad) {
+      : file_(file), index_(index), calls_(file.path(), ExitCode::kModelFile) {
     const Hdf5Handle access = hdf5_access(calls_);
     hdf5_ = calls_.handle(H5Fopen(file.path().c_str(), H5F_ACC_RDONLY, access), H5Fclose, "open");
     root_ = open_group(hdf5_, "/");
@@ -169,7 +170,7 @@ class Judge {
       if (!std::in_range<int64_t>(sizes[static_cast<size_t>(i)]))
         calls_.reject("the dataset {} has impossible dims", name);
       dims.push_back(static_cast<int64_t>(sizes[static_cast<size_t>(i)]));
-      bytes = checked_mul(bytes, dims.back(), what, kBad);
+      bytes = checked_mul(bytes, dims.back(), what, ExitCode::kModelFile);
     }
     const haddr_t offset = H5Dget_offset(object);
     if (offset == HADDR_UNDEF || H5Dget_storage_size(object) != static_cast<hsize_t>(bytes) ||
@@ -216,8 +217,12 @@ class Judge {
     hsize_t planes = 0;
     std::vector<int64_t> dims;
     for (const TensorEntry& entry : index_.entries)
-      for (const PlaneLayout& plane :
-           plane_layouts(entry.name, entry.dtype, entry.packing, entry.dims, file_.path(), kBad)) {
+      for (const PlaneLayout& plane : plane_layouts(entry.name,
+                                                    entry.dtype,
+                                                    entry.packing,
+                                                    entry.dims,
+                                                    file_.path(),
+                                                    ExitCode::kModelFile)) {
         const bool scales = plane.name != entry.name;
         const Extent extent = dataset(group, plane.name.c_str(), plane.element, dims);
         if (dims != plane.dims || extent.bytes != plane.bytes ||
@@ -244,7 +249,7 @@ ModelIndex read_model_index(const std::filesystem::path& path) {
   std::error_code error;
   if (!std::filesystem::exists(path, error) && (!error || error == std::errc::not_a_directory))
     fail(ExitCode::kUsage, "{}: no such model file", escaped(path.string()));
-  const RawFile file(path, kBad);
+  const RawFile file(path, ExitCode::kModelFile);
   const uint64_t root = check_superblock(file);
   check_hdf5_structures(file, root);
   ModelIndex index;

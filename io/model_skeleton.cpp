@@ -14,7 +14,6 @@
 namespace glm {
 namespace {
 
-constexpr ExitCode kDisk = ExitCode::kResources;
 constexpr hsize_t kAlignment = 65536;
 constexpr hsize_t kAlignmentThreshold = 4096;
 
@@ -141,7 +140,7 @@ Skeleton write_skeleton(const std::string& path,
                         ModelIndex& index) {
   Skeleton skeleton;
   index.entries.clear();
-  const Hdf5Calls calls(path, kDisk);
+  const Hdf5Calls calls(path, ExitCode::kResources);
   const Hdf5Handle access = hdf5_access(calls);
   calls.check(H5Pset_alignment(access, kAlignmentThreshold, kAlignment), "alignment");
   const Hdf5Handle plan = calls.handle(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "file");
@@ -154,14 +153,14 @@ Skeleton write_skeleton(const std::string& path,
   }
   calls.check(H5Fflush(file, H5F_SCOPE_GLOBAL), "write");
   calls.check(file.close(), "close");
-  index.file_bytes = RawFile(path, kDisk).size();
+  index.file_bytes = RawFile(path, ExitCode::kResources).size();
   return skeleton;
 }
 
 void seal_model_file(const std::string& path,
                      const ModelIndex& index,
                      const std::string& index_text) {
-  const Hdf5Calls calls(path, kDisk);
+  const Hdf5Calls calls(path, ExitCode::kResources);
   const Hdf5Handle access = hdf5_access(calls);
   Hdf5Handle file =
       calls.handle(H5Fopen(path.c_str(), H5F_ACC_RDWR, access), H5Fclose, "open again");

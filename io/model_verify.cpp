@@ -18,7 +18,6 @@
 namespace glm {
 namespace {
 
-constexpr ExitCode kBad = ExitCode::kModelFile;
 constexpr int64_t kPiece = int64_t{4} << 20;
 
 // A run of blocks of one plane: what one thread checks at a time.
@@ -76,13 +75,15 @@ class Verifier {
   int64_t weight_bytes() const { return weight_bytes_; }
 
  private:
-  // Waits for the others, and says how far they are. What `progress` throws ends them.
+  // Waits for the others, and says how far they are, at the end as well. What `progress` throws
+  // ends them.
   void report(const std::function<void(int64_t, int64_t)>& progress) {
     const int64_t total = weight_bytes_ + (hash_ ? index_.file_bytes : 0);
     guarded([&] {
-      while (ended_ < running_) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      for (bool over = false; !over;) {
+        over = ended_ >= running_;
         if (progress) progress(done_, total);
+        if (!over) std::this_thread::sleep_for(std::chrono::milliseconds(20));
       }
     });
   }
@@ -111,7 +112,7 @@ class Verifier {
   }
 
   std::string hash_file() {
-    const RawFile file(index_.path, kBad);
+    const RawFile file(index_.path, ExitCode::kModelFile);
     std::vector<char> buffer(static_cast<size_t>(kPiece));
     Sha256 hash;
     for (int64_t at = 0; at < index_.file_bytes && !stop_; at += kPiece) {
@@ -148,16 +149,16 @@ VerifyReport verify_model_file(const std::filesystem::path& path,
   VerifyReport report;
   report.manifest = std::filesystem::exists(std::filesystem::symlink_status(beside, error));
   if (report.manifest) {
-    recorded = digest_in(read_file(beside, 65536, kBad));
+    recorded = digest_in(read_file(beside, 65536, ExitCode::kModelFile));
     if (recorded.empty())
-      fail(kBad,
+      fail(ExitCode::kModelFile,
            "{}: not a manifest of sha256sum; remove it or write it again with sha256sum",
            escaped(beside.string()));
   }
   Verifier verifier(index, report.manifest);
   const std::string digest = verifier.run(threads, progress);
   if (digest != recorded)
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: its sha256 is {} where {} records {}; the weights agree with their own checksums, so "
          "the file was replaced or changed between them",
          escaped(path.string()),

@@ -23,8 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr ExitCode kDisk = ExitCode::kResources;
-
 // A plane while it is being written.
 struct Progress {
   int64_t offset = 0;  // of the plane in the file
@@ -115,7 +113,7 @@ bool ModelWriter::Impl::take_up(const std::vector<TensorShape>& tensors, const s
   OutputFile().create(layout_path);
   skeleton = write_skeleton(layout_path, tensors, index);
   constexpr int64_t kMaxJobBytes = int64_t{1} << 20;
-  const bool same = read_file(job_path, kMaxJobBytes, kDisk) == job_text(stamp) &&
+  const bool same = read_file(job_path, kMaxJobBytes, ExitCode::kResources) == job_text(stamp) &&
                     output.size() == index.file_bytes;
   if (same) {
     recorded.resize(index.checksums.size());
@@ -149,7 +147,7 @@ std::string ModelWriter::Impl::job_text(const std::string& stamp) const {
 // A writer that is killed while HDF5 has the file open leaves its metadata in any state. They are
 // all that lies between the planes, texts and checksums apart, which are written anew.
 void ModelWriter::Impl::heal(const std::string& layout) const {
-  const RawFile source(layout, kDisk);
+  const RawFile source(layout, ExitCode::kResources);
   std::vector<char> bytes;
   const auto copy = [&](int64_t begin, int64_t end) {
     constexpr int64_t kPiece = int64_t{1} << 20;

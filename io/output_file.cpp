@@ -13,7 +13,6 @@
 namespace glm {
 namespace {
 
-constexpr ExitCode kDisk = ExitCode::kResources;
 constexpr int64_t kMaxCall = int64_t{1} << 30;     // Linux moves at most 2 GiB - 4 KiB per call
 constexpr int64_t kLargePiece = int64_t{1} << 18;  // small ones wait for their neighbours
 
@@ -28,7 +27,7 @@ void OutputFile::open(const std::string& path, int flags) {
 void OutputFile::create(const std::string& path) {
   open(path, O_CREAT | O_TRUNC);
   if (fd_ < 0)
-    fail(errno == ENOSPC || errno == EDQUOT ? kDisk : ExitCode::kUsage,
+    fail(errno == ENOSPC || errno == EDQUOT ? ExitCode::kResources : ExitCode::kUsage,
          "{}: cannot write here: {}",
          escaped(path_),
          errno_text(errno));
@@ -48,7 +47,11 @@ void OutputFile::close() {
 
 void OutputFile::reserve(int64_t bytes) const {
   if (::fallocate(fd_, 0, 0, bytes) != 0 && (errno == ENOSPC || errno == EDQUOT))
-    fail(kDisk, "{}: {} bytes are needed: {}", escaped(path_), bytes, errno_text(errno));
+    fail(ExitCode::kResources,
+         "{}: {} bytes are needed: {}",
+         escaped(path_),
+         bytes,
+         errno_text(errno));
 }
 
 void OutputFile::write(int64_t offset, const void* data, int64_t bytes) const {
@@ -89,7 +92,7 @@ int64_t OutputFile::size() const {
 }
 
 void OutputFile::failed(const char* what, int error) const {
-  fail(kDisk, "{}: {}: {}", escaped(path_), what, errno_text(error));
+  fail(ExitCode::kResources, "{}: {}: {}", escaped(path_), what, errno_text(error));
 }
 
 void sync_folder(const std::filesystem::path& folder) {
@@ -101,7 +104,7 @@ void sync_folder(const std::filesystem::path& folder) {
 
 void rename_file(const std::filesystem::path& from, const std::filesystem::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0)
-    fail(kDisk, "{}: cannot rename: {}", escaped(from.string()), errno_text(errno));
+    fail(ExitCode::kResources, "{}: cannot rename: {}", escaped(from.string()), errno_text(errno));
 }
 
 }  // namespace glm

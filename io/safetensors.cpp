@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 static_assert(std::endian::native == std::endian::little, "values are read as they lie");
 
-constexpr ExitCode kBad = ExitCode::kModelFile;
+constexpr ExitCode kBroken = ExitCode::kModelFile;
 constexpr int64_t kMaxHeaderBytes = 100'000'000;  // as the reference reader
 constexpr int64_t kMaxTensors = 250'000;          // of one file; the largest known shards have 1e4
 // Header: a tensor is one object, a dtype, two arrays, two offsets and its dims.
@@ -57,7 +57,7 @@ std::optional<int64_t> element_size(std::string_view dtype) {
 // A size or an offset: a JSON integer from 0 to 2^63 - 1.
 int64_t size_value(const Json& value, const std::string& where, const char* what) {
   if (!value.is_number_unsigned() || !std::in_range<int64_t>(value.get<uint64_t>()))
-    fail(kBad,
+    fail(kBroken,
          "{}: {} must be an integer from 0 to 2^63 - 1, found {}",
          where,
          what,
@@ -67,7 +67,7 @@ int64_t size_value(const Json& value, const std::string& where, const char* what
 
 const Json& field(const Json& info, const char* key, const std::string& where) {
   const auto at = info.find(key);
-  if (at == info.end()) fail(kBad, "{}: {} is missing", where, key);
+  if (at == info.end()) fail(kBroken, "{}: {} is missing", where, key);
   return *at;
 }
 
@@ -77,40 +77,40 @@ CheckpointTensor parse_tensor(const std::string& name,
                               const RawFile& file,
                               int64_t data_start) {
   const std::string where = fmt::format("{}: tensor \"{}\"", escaped(file.path()), escaped(name));
-  if (!info.is_object()) fail(kBad, "{}: expected an object, found {}", where, info.type_name());
+  if (!info.is_object()) fail(kBroken, "{}: expected an object, found {}", where, info.type_name());
   CheckpointTensor tensor;
   tensor.name = name;
   tensor.file = fs::path(file.path()).filename().string();
   const Json& dtype = field(info, "dtype", where);
   if (!dtype.is_string() || !element_size(dtype.get_ref<const std::string&>()))
-    fail(kBad,
+    fail(kBroken,
          "{}: unknown dtype {}",
          where,
          dtype.is_structured() ? dtype.type_name() : escaped(dtype.dump(), 40));
   tensor.dtype = dtype.get<std::string>();
   const Json& shape = field(info, "shape", where);
   if (!shape.is_array())
-    fail(kBad, "{}: shape must be an array, found {}", where, shape.type_name());
+    fail(kBroken, "{}: shape must be an array, found {}", where, shape.type_name());
   int64_t bytes = *element_size(tensor.dtype);
   for (const Json& dim : shape) {
     tensor.shape.push_back(size_value(dim, where, "a dimension"));
-    bytes = checked_mul(bytes, tensor.shape.back(), where, kBad);
+    bytes = checked_mul(bytes, tensor.shape.back(), where, kBroken);
   }
   const Json& offsets = field(info, "data_offsets", where);
   if (!offsets.is_array() || offsets.size() != 2)
-    fail(kBad, "{}: data_offsets must be an array of two integers", where);
+    fail(kBroken, "{}: data_offsets must be an array of two integers", where);
   const int64_t begin = size_value(offsets[0], where, "data_offsets");
   const int64_t end = size_value(offsets[1], where, "data_offsets");
-  if (end < begin) fail(kBad, "{}: data_offsets [{}, {}] are reversed", where, begin, end);
+  if (end < begin) fail(kBroken, "{}: data_offsets [{}, {}] are reversed", where, begin, end);
   if (end > file.size() - data_start)
-    fail(kBad,
+    fail(kBroken,
          "{}: data_offsets [{}, {}] end beyond the {} bytes of values in the file",
          where,
          begin,
          end,
          file.size() - data_start);
   if (end - begin != bytes)
-    fail(kBad,
+    fail(kBroken,
          "{}: data_offsets [{}, {}] hold {} bytes, dtype and shape need {}",
          where,
          begin,
@@ -125,10 +125,10 @@ CheckpointTensor parse_tensor(const std::string& name,
 void check_metadata(const Json& metadata, const RawFile& file) {
   const std::string where = escaped(file.path());
   if (!metadata.is_object())
-    fail(kBad, "{}: __metadata__ must be an object, found {}", where, metadata.type_name());
+    fail(kBroken, "{}: __metadata__ must be an object, found {}", where, metadata.type_name());
   for (const auto& [key, value] : metadata.items())
     if (!value.is_string())
-      fail(kBad,
+      fail(kBroken,
            "{}: __metadata__: \"{}\" must be a string, found {}",
            where,
            escaped(key),
@@ -145,7 +145,7 @@ void check_extents(std::vector<CheckpointTensor>& tensors,
   int64_t end = data_start;
   for (const CheckpointTensor& tensor : tensors) {
     if (tensor.offset != end)
-      fail(kBad,
+      fail(kBroken,
            "{}: tensor \"{}\" begins at byte {} of the values where byte {} is due: {}",
            escaped(file.path()),
            escaped(tensor.name),
@@ -155,31 +155,31 @@ void check_extents(std::vector<CheckpointTensor>& tensors,
     end = tensor.offset + tensor.bytes;
   }
   if (end != file.size())
-    fail(kBad, "{}: {} bytes follow the last tensor", escaped(file.path()), file.size() - end);
+    fail(kBroken, "{}: {} bytes follow the last tensor", escaped(file.path()), file.size() - end);
 }
 
 std::vector<CheckpointTensor> parse_header(const RawFile& file) {
   const std::string path = escaped(file.path());
   if (file.size() < 8)
-    fail(kBad, "{}: {} bytes are no safetensors file; it begins with 8", path, file.size());
+    fail(kBroken, "{}: {} bytes are no safetensors file; it begins with 8", path, file.size());
   uint64_t length = 0;
   file.read(0, &length, sizeof length);
   if (std::cmp_greater(length, kMaxHeaderBytes))
-    fail(kBad, "{}: header of {} bytes; at most {} are accepted", path, length, kMaxHeaderBytes);
+    fail(kBroken, "{}: header of {} bytes; at most {} are accepted", path, length, kMaxHeaderBytes);
   if (std::cmp_greater(length, file.size() - 8))
-    fail(kBad,
+    fail(kBroken,
          "{}: header of {} bytes in a file of {}; the file is truncated",
          path,
          length,
          file.size());
   std::string text(length, '\0');
   file.read(8, text.data(), static_cast<int64_t>(length));
-  if (!text.starts_with('{')) fail(kBad, "{}: the header does not begin with '{{'", path);
-  const Json header = parse_json(text, file.path() + " header", kBad, kHeaderLimits);
+  if (!text.starts_with('{')) fail(kBroken, "{}: the header does not begin with '{{'", path);
+  const Json header = parse_json(text, file.path() + " header", kBroken, kHeaderLimits);
   const auto data_start = static_cast<int64_t>(8 + length);
   std::vector<CheckpointTensor> tensors;
   if (std::cmp_greater(header.size(), kMaxTensors))
-    fail(kBad, "{}: {} tensors; at most {} are accepted", path, header.size(), kMaxTensors);
+    fail(kBroken, "{}: {} tensors; at most {} are accepted", path, header.size(), kMaxTensors);
   tensors.reserve(header.size());
   for (const auto& [name, info] : header.items()) {
     if (name == "__metadata__")
@@ -218,15 +218,15 @@ std::string only_file(const fs::path& folder) {
   std::error_code error;
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error))
     if (at->path().extension() == ".safetensors") found.push_back(at->path().filename().string());
-  if (error) fail(kBad, "{}: cannot list: {}", escaped(folder.string()), error.message());
+  if (error) fail(kBroken, "{}: cannot list: {}", escaped(folder.string()), error.message());
   if (found.size() == 1) return found.front();
   if (found.empty())
-    fail(kBad,
+    fail(kBroken,
          "{}: no weights: neither {} nor {} nor another *.safetensors file",
          escaped(folder.string()),
          kIndexName,
          kSingleName);
-  fail(kBad,
+  fail(kBroken,
        "{}: {} *.safetensors files but neither {} nor {}; which ones belong to the model is not "
        "known",
        escaped(folder.string()),
@@ -237,17 +237,17 @@ std::string only_file(const fs::path& folder) {
 
 // weight_map of the index: shard -> its tensors.
 std::map<std::string, std::vector<std::string>> read_index(const fs::path& path) {
-  const std::string text = read_file(path, kMaxHeaderBytes, kBad);
-  const Json index = parse_json(text, path.string(), kBad, kIndexLimits);
+  const std::string text = read_file(path, kMaxHeaderBytes, kBroken);
+  const Json index = parse_json(text, path.string(), kBroken, kIndexLimits);
   const std::string where = escaped(path.string());
   const auto map = index.is_object() ? index.find("weight_map") : index.end();
   if (!index.is_object() || map == index.end() || !map->is_object())
-    fail(kBad, "{}: weight_map must be an object", where);
-  if (map->empty()) fail(kBad, "{}: weight_map is empty", where);
+    fail(kBroken, "{}: weight_map must be an object", where);
+  if (map->empty()) fail(kBroken, "{}: weight_map is empty", where);
   std::map<std::string, std::vector<std::string>> shards;
   for (const auto& [tensor, shard] : map->items()) {
     if (!shard.is_string() || !plain_name(shard.get_ref<const std::string&>()))
-      fail(kBad,
+      fail(kBroken,
            "{}: tensor \"{}\": its file must be a plain name in the same folder, found {}",
            where,
            escaped(tensor),
@@ -260,7 +260,7 @@ std::map<std::string, std::vector<std::string>> read_index(const fs::path& path)
 }  // namespace
 
 struct Checkpoint::Shard {
-  explicit Shard(const fs::path& path) : file(path, kBad), tensors(parse_header(file)) {}
+  explicit Shard(const fs::path& path) : file(path, kBroken), tensors(parse_header(file)) {}
   RawFile file;
   std::vector<CheckpointTensor> tensors;  // moved into the checkpoint once judged
 };
@@ -285,7 +285,7 @@ Checkpoint::Checkpoint(const fs::path& folder) {
     for (CheckpointTensor& tensor : shard->tensors) {
       const auto [at, inserted] = tensors_.emplace(tensor.name, tensor);
       if (!inserted)
-        fail(kBad,
+        fail(kBroken,
              "{}: tensor \"{}\" is in {} and in {}",
              escaped(folder.string()),
              escaped(tensor.name),
@@ -293,7 +293,7 @@ Checkpoint::Checkpoint(const fs::path& folder) {
              escaped(name));
       // weight_map is sorted by tensor name, so each shard's list is.
       if (indexed && !std::binary_search(names.begin(), names.end(), tensor.name))
-        fail(kBad,
+        fail(kBroken,
              "{}: tensor \"{}\" is in {} but the index does not say so",
              escaped(index_path.string()),
              escaped(tensor.name),
@@ -301,7 +301,7 @@ Checkpoint::Checkpoint(const fs::path& folder) {
     }
     for (const std::string& tensor : names)
       if (const auto at = tensors_.find(tensor); at == tensors_.end() || at->second.file != name)
-        fail(kBad,
+        fail(kBroken,
              "{}: tensor \"{}\" is not in {} where the index has it",
              escaped(index_path.string()),
              escaped(tensor),
@@ -330,7 +330,7 @@ void Checkpoint::read_f32(const CheckpointTensor& tensor,
   const bool bf16 = tensor.dtype == "BF16";
   const bool f8 = tensor.dtype == "F8_E4M3";
   if (!f32 && !bf16 && !f8 && tensor.dtype != "F16")
-    fail(kBad,
+    fail(kBroken,
          "{}: tensor \"{}\" has dtype {}; BF16, F16, F32 and F8_E4M3 can be read",
          escaped(file.path()),
          escaped(tensor.name),
@@ -343,7 +343,7 @@ void Checkpoint::read_f32(const CheckpointTensor& tensor,
             tensor.bytes / size);
   const auto read = [&](int64_t at, void* to, int64_t bytes) {
     if (const int64_t got = file.read_some(tensor.offset + at, to, bytes); got != bytes)
-      fail(kBad,
+      fail(kBroken,
            "{}: tensor \"{}\": the file ends at byte {}; it has become shorter since it was opened",
            escaped(file.path()),
            escaped(tensor.name),

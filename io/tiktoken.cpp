@@ -17,7 +17,6 @@
 namespace glm {
 namespace {
 
-constexpr ExitCode kBad = ExitCode::kModelFile;
 constexpr size_t kMaxTokenBytes = 1024;             // the longest known are runs of 128 blanks
 constexpr size_t kMaxJsonBytes = size_t{64} << 20;  // four times what the largest known take
 
@@ -79,13 +78,13 @@ std::vector<RankedToken> read_tokens(std::string_view text, const std::string& s
     if (line.empty()) continue;
     auto token = parse_line(line);
     if (!token)
-      fail(kBad,
+      fail(ExitCode::kModelFile,
            "{}:{}: expected a base64 token, a blank and its rank, found {}",
            escaped(source),
            number,
            escaped(line, 60));
     if (token->bytes.size() > kMaxTokenBytes || token->rank > kMaxTokenId)
-      fail(kBad,
+      fail(ExitCode::kModelFile,
            "{}:{}: a token of {} bytes with rank {}; at most {} bytes and rank {} are accepted",
            escaped(source),
            number,
@@ -97,7 +96,8 @@ std::vector<RankedToken> read_tokens(std::string_view text, const std::string& s
   }
   std::ranges::sort(tokens, {}, &RankedToken::rank);
   const auto same = std::ranges::adjacent_find(tokens, {}, &RankedToken::rank);
-  if (same != tokens.end()) fail(kBad, "{}: rank {} has two tokens", escaped(source), same->rank);
+  if (same != tokens.end())
+    fail(ExitCode::kModelFile, "{}: rank {} has two tokens", escaped(source), same->rank);
   return tokens;
 }
 
@@ -106,7 +106,7 @@ Places places_of(const std::vector<RankedToken>& tokens, const std::string& sour
   places.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i)
     if (const auto [at, fresh] = places.emplace(tokens[i].bytes, i); !fresh)
-      fail(kBad,
+      fail(ExitCode::kModelFile,
            "{}: token {} has two ranks, {} and {}",
            escaped(source),
            escaped(tokens[i].bytes, 40),
@@ -140,21 +140,21 @@ void append_merges(std::string& out,
 // The list of a tokenizer.json out of {"ID": {"content": ..., ...}, ...}.
 Json added_tokens(const OrderedJson& added, const std::string& source) {
   const std::string where = escaped(source) + ": added_tokens_decoder";
-  if (!added.is_object()) fail(kBad, "{}: expected an object", where);
+  if (!added.is_object()) fail(ExitCode::kModelFile, "{}: expected an object", where);
   std::map<int32_t, Json> by_id;
   for (const auto& [key, value] : added.items()) {
     int32_t id = 0;
     const auto [stop, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     if (error != std::errc() || stop != key.data() + key.size() || id < 0 || id > kMaxTokenId)
-      fail(kBad, "{}: \"{}\" is no id", where, escaped(key, 40));
+      fail(ExitCode::kModelFile, "{}: \"{}\" is no id", where, escaped(key, 40));
     const auto content = value.is_object() ? value.find("content") : value.end();
     if (!value.is_object() || content == value.end() || !content->is_string())
-      fail(kBad, "{}.{}: expected an object with content", where, id);
+      fail(ExitCode::kModelFile, "{}.{}: expected an object with content", where, id);
     Json token = {{"id", id}, {"content", content->get<std::string>()}};
     for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized", "special"}) {
       const auto at = value.find(flag);
       if (at != value.end() && !at->is_boolean())
-        fail(kBad, "{}.{}.{}: expected true or false", where, id, flag);
+        fail(ExitCode::kModelFile, "{}.{}.{}: expected true or false", where, id, flag);
       token[flag] = at != value.end() && at->get<bool>();
     }
     by_id[id] = std::move(token);
@@ -234,7 +234,10 @@ std::string tiktoken_to_json(std::string_view text,
   for (const RankedToken& token : tokens) {
     append_merges(out, token.bytes, places, spelled);
     if (out.size() > kMaxJsonBytes)
-      fail(kBad, "{}: its merges take more than {} bytes", escaped(source), kMaxJsonBytes);
+      fail(ExitCode::kModelFile,
+           "{}: its merges take more than {} bytes",
+           escaped(source),
+           kMaxJsonBytes);
   }
   return out + "\n]}}\n";
 }

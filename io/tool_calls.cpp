@@ -9,7 +9,6 @@ namespace {
 
 constexpr std::string_view kOpen = "<tool_call>";
 constexpr std::string_view kClose = "</tool_call>";
-constexpr std::string_view kBlanks = " \t\r\n";
 constexpr size_t kMostCalls = 256;
 constexpr size_t kMostArguments = 1024;
 constexpr size_t kLongestName = 256;
@@ -17,9 +16,9 @@ constexpr JsonLimits kCallLimits = {int64_t{8} << 20, 64, 10'000};
 constexpr JsonLimits kToolLimits = {int64_t{16} << 20, 64, 200'000};
 
 std::string_view trimmed(std::string_view text) {
-  const size_t begin = text.find_first_not_of(kBlanks);
+  const size_t begin = text.find_first_not_of(kJsonBlanks);
   if (begin == std::string_view::npos) return {};
-  return text.substr(begin, text.find_last_not_of(kBlanks) - begin + 1);
+  return text.substr(begin, text.find_last_not_of(kJsonBlanks) - begin + 1);
 }
 
 bool is_name(std::string_view name) {
@@ -80,7 +79,7 @@ class CallReader {
   std::optional<std::string_view> value_until(std::string_view word, std::string_view begin);
   bool add(ToolCall& call, std::string_view key, std::string_view value) const;
 
-  void skip_blanks() { at_ = std::min(text_.find_first_not_of(kBlanks, at_), text_.size()); }
+  void skip_blanks() { at_ = std::min(text_.find_first_not_of(kJsonBlanks, at_), text_.size()); }
   // Moves behind `tag` when it is next, blanks before it or not.
   bool take(std::string_view tag) {
     skip_blanks();

@@ -1,8 +1,6 @@
 // Text between ranks, and the group of one. SPDX-License-Identifier: MIT
 #include "parallel/communicator.h"
 
-#include <numeric>
-
 namespace glm {
 
 void broadcast_string(Communicator& group, std::string& text, int root) {
@@ -20,7 +18,7 @@ std::vector<std::string> all_gather_strings(Communicator& group, const std::stri
   group.all_gather(host_tensor(lengths.data(), DType::kU8, {static_cast<int64_t>(size) * 8}),
                    host_tensor(&length, DType::kU8, {8}),
                    width);
-  const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  const int64_t total = total_rows(lengths);
   std::string joined(static_cast<size_t>(total), '\0');
   std::string own = text;
   group.all_gather(host_tensor(joined.data(), DType::kU8, {total}),

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <span>
 #include <string>
 #include <vector>
@@ -47,6 +48,11 @@ struct AllToAllPart {
   std::span<const int64_t> send_rows;
   bool own_in_place = false;  // what this rank would send itself stands in `out` already
 };
+
+// What the ranks of a group hold together.
+inline int64_t total_rows(std::span<const int64_t> rows) {
+  return std::accumulate(rows.begin(), rows.end(), int64_t{0});
+}
 
 // Posted messages between two ranks that are under way at once.
 constexpr int kMostPosted = 4;

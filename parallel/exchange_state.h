@@ -43,9 +43,7 @@ struct ExpertExchange::Impl {
   void exchange_counts();
   void gather(Tensor own);
   void split_arrived();
-  int64_t arriving() const {
-    return std::accumulate(recv_rows.begin(), recv_rows.end(), int64_t{0});
-  }
+  int64_t arriving() const { return total_rows(recv_rows); }
   // Bytes that this rank has sent in the groups of the exchange.
   int64_t sent_bytes() {
     return grid.exchange().counters().sent_bytes + grid.tensor().counters().sent_bytes;

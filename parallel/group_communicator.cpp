@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include "core/base/device.h"
 #include "parallel/group_call.h"
@@ -24,10 +23,6 @@ void copy_bytes(std::byte* to, const std::byte* from, int64_t bytes) {
 }
 
 int64_t row_bytes(Tensor tensor) { return tensor.cols() * dtype_size(tensor.dtype); }
-
-int64_t total(std::span<const int64_t> rows) {
-  return std::accumulate(rows.begin(), rows.end(), int64_t{0});
-}
 
 bool on_host(Tensor tensor) { return tensor.device == nullptr || tensor.device->is_host(); }
 
@@ -160,8 +155,8 @@ void GroupCommunicator::gather_bytes(std::byte* out,
 
 void GroupCommunicator::all_gather(Tensor out, Tensor in, std::span<const int64_t> rows) {
   Call call(*this, "comm.all_gather");
-  GLM_CHECK(rows.size() == members_.size() && out.dtype == in.dtype && out.rows() == total(rows) &&
-                in.rows() == rows[static_cast<size_t>(rank_)] &&
+  GLM_CHECK(rows.size() == members_.size() && out.dtype == in.dtype &&
+                out.rows() == total_rows(rows) && in.rows() == rows[static_cast<size_t>(rank_)] &&
                 (out.cols() == in.cols() || out.elements() == 0),
             "all_gather of {} to {}",
             in.shape_text(),
@@ -258,7 +253,7 @@ void GroupCommunicator::all_reduce_sum(Tensor inout) {
 void GroupCommunicator::reduce_scatter_sum(Tensor out, Tensor in, std::span<const int64_t> rows) {
   Call call(*this, "comm.reduce_scatter");
   GLM_CHECK(rows.size() == members_.size() && in.dtype == DType::kF32 && out.dtype == in.dtype &&
-                in.rows() == total(rows) && out.rows() == rows[static_cast<size_t>(rank_)] &&
+                in.rows() == total_rows(rows) && out.rows() == rows[static_cast<size_t>(rank_)] &&
                 (out.cols() == in.cols() || out.elements() == 0),
             "reduce_scatter of {} to {}",
             in.shape_text(),
@@ -282,8 +277,8 @@ void GroupCommunicator::reduce_scatter_sum(Tensor out, Tensor in, std::span<cons
 
 void GroupCommunicator::add_part(const AllToAllPart& part, Side side) {
   GLM_CHECK(part.recv_rows.size() == members_.size() && part.send_rows.size() == members_.size() &&
-                part.out.dtype == part.in.dtype && part.out.rows() == total(part.recv_rows) &&
-                part.in.rows() == total(part.send_rows) &&
+                part.out.dtype == part.in.dtype && part.out.rows() == total_rows(part.recv_rows) &&
+                part.in.rows() == total_rows(part.send_rows) &&
                 (part.out.cols() == part.in.cols() || part.out.elements() == 0 ||
                  part.in.elements() == 0),
             "all_to_all of {} to {}",

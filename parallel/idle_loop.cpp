@@ -18,9 +18,6 @@ constexpr double kSpinSeconds = 20e-6;
 constexpr double kYieldSeconds = 300e-6;
 constexpr auto kFirstNap = std::chrono::microseconds(5);
 constexpr auto kLongestNap = std::chrono::microseconds(80);
-// A gap between two polls that counts as waiting. Longer ones mean that this process itself stood
-// still (stopped, suspended), which is no fault of its peers.
-constexpr double kLongestGap = 0.5;
 
 void relax() {
 #if defined(__x86_64__)

@@ -26,6 +26,10 @@ class CoreRivals {
   Clock::time_point until_{};
 };
 
+// Seconds between two polls that still count as waiting. More of them mean that this process itself
+// stood still (stopped, suspended), which is no fault of its peers.
+inline constexpr double kLongestGap = 0.5;
+
 // One wait. crowded: more ranks than cores on this host, so the rank waited for may need this core.
 class IdleLoop {
  public:

@@ -10,13 +10,13 @@
 #include <unistd.h>
 
 #include "core/base/check.h"
+#include "parallel/idle_loop.h"
 #include "parallel/mpi_transport.h"
 
 namespace glm {
 namespace {
 
 constexpr auto kBeat = std::chrono::milliseconds(100);
-constexpr double kLongestGap = 0.5;
 constexpr double kSilence = 1.0;  // seconds without a beat that are worth telling
 
 // CLOCK_MONOTONIC, the same in all processes of a host.

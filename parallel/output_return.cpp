@@ -2,7 +2,6 @@
 #include "parallel/output_return.h"
 
 #include <algorithm>
-#include <numeric>
 
 namespace glm {
 namespace {
@@ -16,10 +15,6 @@ int64_t outputs_per_row(const ExpertPlacement& placement, int top_k) {
 
 Tensor shaped(Tensor memory, int64_t rows, int64_t cols) {
   return memory.slice(0, rows * cols).reshaped({rows, cols});
-}
-
-int64_t total(std::span<const int64_t> values) {
-  return std::accumulate(values.begin(), values.end(), int64_t{0});
 }
 
 }  // namespace
@@ -36,10 +31,11 @@ OutputReturn::OutputReturn(ProcessGrid& grid,
       placement_(placement),
       sizes_(sizes),
       widths_(widths) {
-  GLM_CHECK(static_cast<int>(widths.size()) == placement.n_slices && total(widths) == sizes.hidden,
-            "outputs of {} columns in {} slices",
-            total(widths),
-            widths.size());
+  GLM_CHECK(
+      static_cast<int>(widths.size()) == placement.n_slices && total_rows(widths) == sizes.hidden,
+      "outputs of {} columns in {} slices",
+      total_rows(widths),
+      widths.size());
   if (grid.exchange().size() == 1) return;
   const auto count = [](int64_t n) { return static_cast<size_t>(n); };
   const int64_t computed = sizes.received * outputs_per_row(placement, sizes.top_k);
@@ -113,7 +109,7 @@ Tensor OutputReturn::packed(const Outputs& outputs) {
 
 // The slices of each share side by side.
 Tensor OutputReturn::joined() {
-  const int64_t n = total(per_share_);
+  const int64_t n = total_rows(per_share_);
   if (placement_.n_slices == 1) return shaped(pieces_, n, sizes_.hidden);
   int64_t first = 0;
   for (const int64_t rows : per_share_) {
@@ -143,7 +139,7 @@ void OutputReturn::run(Tensor out,
     send_[p] = from_[p] * outputs.rows.cols();
   }
   const Tensor flat = mine.reshaped({mine.elements()});
-  const Tensor pieces = pieces_.slice(0, total(recv_));
+  const Tensor pieces = pieces_.slice(0, total_rows(recv_));
   if (outputs.from_rows.empty())
     group.all_gather(pieces, flat, recv_);
   else

@@ -18,8 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr ExitCode kBad = ExitCode::kModelFile;
-
 std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
@@ -110,7 +108,7 @@ class Pairing {
                     const std::vector<int64_t>& expected) {
     const CheckpointTensor* tensor = checkpoint_.find(name);
     if (tensor == nullptr)
-      fail(kBad,
+      fail(ExitCode::kModelFile,
            "{}: tensor {} is missing ({} of the model)",
            escaped(folder_.string()),
            name,
@@ -119,7 +117,7 @@ class Pairing {
     if (tensor->shape != expected) {
       const bool transposed = std::equal(
           expected.rbegin(), expected.rend(), tensor->shape.begin(), tensor->shape.end());
-      fail(kBad,
+      fail(ExitCode::kModelFile,
            "{}: shape {} where config.json asks for {}{}",
            where(*tensor),
            shape_text(tensor->shape),
@@ -129,7 +127,7 @@ class Pairing {
     if (tensor->dtype == "F8_E4M3")
       used_.insert(fp8_.scales_of(*tensor).name);
     else if (tensor->dtype != "BF16" && tensor->dtype != "F16" && tensor->dtype != "F32")
-      fail(kBad,
+      fail(ExitCode::kModelFile,
            "{}: dtype {} is not supported; BF16, F16, F32 and F8_E4M3 can be converted",
            where(*tensor),
            escaped(tensor->dtype));
@@ -158,7 +156,7 @@ class Pairing {
     }
     if (first == nullptr) return;
     const std::string others = count > 1 ? fmt::format(" (and {} more)", count - 1) : "";
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: not a tensor of a {} model with this config.json{}",
          where(*first),
          family_name(config_.family),
@@ -233,8 +231,11 @@ class CheckpointRows : public RowSource {
                                           first + (at - values),
                                           *at);
     if (std::isfinite(*at))
-      fail(kBad, "{}, too large for {}; choose bf16 or f32", where, dtype_name(dtype));
-    fail(kBad, "{}, not a finite number", where);
+      fail(ExitCode::kModelFile,
+           "{}, too large for {}; choose bf16 or f32",
+           where,
+           dtype_name(dtype));
+    fail(ExitCode::kModelFile, "{}, not a finite number", where);
   }
 
   const fs::path& folder_;
@@ -349,7 +350,7 @@ ConvertReport convert_checkpoint(const fs::path& folder,
   const ModelTexts texts = read_folder_texts(folder);
   const std::string source = (folder / "config.json").string();
   const ModelConfig config = parse_config(texts.config, source);
-  const Json object = parse_json(texts.config, source, kBad);
+  const Json object = parse_json(texts.config, source, ExitCode::kModelFile);
   const Fp8Weights fp8(folder, checkpoint, fp8_scheme(object, source));
   parse_generation_config(
       texts.generation_config, (folder / "generation_config.json").string(), config);

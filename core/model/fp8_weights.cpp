@@ -10,7 +10,6 @@
 namespace glm {
 namespace {
 
-constexpr ExitCode kBad = ExitCode::kModelFile;
 constexpr int64_t kBlock = 128;
 
 // What a value of a config looks like in a message.
@@ -23,7 +22,7 @@ std::string shown(const Json& value) {
 void expect(const Json& object, const char* key, const Json& wanted, const std::string& where) {
   const auto at = object.find(key);
   if (at != object.end() && *at == wanted) return;
-  fail(kBad,
+  fail(ExitCode::kModelFile,
        "{}.{} is {}, and only {} is supported; take another release of the model, bf16 or FP8",
        where,
        key,
@@ -40,11 +39,14 @@ void check_channel_config(const Json& config, const std::string& where) {
   expect(config, "format", "float-quantized", where);
   const auto groups = config.find("config_groups");
   if (groups == config.end() || !groups->is_object() || groups->empty())
-    fail(kBad, "{}.config_groups must be an object that names groups of weights", where);
+    fail(ExitCode::kModelFile,
+         "{}.config_groups must be an object that names groups of weights",
+         where);
   for (const auto& [name, group] : groups->items()) {
     const std::string of = fmt::format("{}.config_groups.{}.weights", where, escaped(name, 40));
     const auto weights = group.is_object() ? group.find("weights") : group.end();
-    if (weights == group.end() || !weights->is_object()) fail(kBad, "{} must be an object", of);
+    if (weights == group.end() || !weights->is_object())
+      fail(ExitCode::kModelFile, "{} must be an object", of);
     expect(*weights, "num_bits", 8, of);
     expect(*weights, "type", "float", of);
     expect(*weights, "strategy", "channel", of);
@@ -77,7 +79,7 @@ Fp8Scheme fp8_scheme(const Json& config, const std::string& source) {
   const Json& quantisation = config["quantization_config"];
   const std::string where = escaped(source) + ": quantization_config";
   if (!quantisation.is_object())
-    fail(kBad, "{}: expected an object, found {}", where, shown(quantisation));
+    fail(ExitCode::kModelFile, "{}: expected an object, found {}", where, shown(quantisation));
   const auto method = quantisation.find("quant_method");
   if (method != quantisation.end() && *method == Json("fp8")) {
     check_block_config(quantisation, where);
@@ -87,7 +89,7 @@ Fp8Scheme fp8_scheme(const Json& config, const std::string& source) {
     check_channel_config(quantisation, where);
     return Fp8Scheme::kChannel;
   }
-  fail(kBad,
+  fail(ExitCode::kModelFile,
        "{}.quant_method is {}, and only \"fp8\" and \"compressed-tensors\" are supported; take "
        "another release of the model, bf16 or FP8",
        where,
@@ -101,30 +103,33 @@ std::string Fp8Weights::where(const CheckpointTensor& tensor) const {
 
 const CheckpointTensor& Fp8Weights::scales_of(const CheckpointTensor& weight) const {
   if (scheme_ == Fp8Scheme::kNone)
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: dtype F8_E4M3, but config.json has no quantization_config that says how it is scaled",
          where(weight));
   if (weight.shape.size() < 2)
-    fail(kBad, "{}: dtype F8_E4M3 is supported for matrices only", where(weight));
+    fail(ExitCode::kModelFile, "{}: dtype F8_E4M3 is supported for matrices only", where(weight));
   const bool block = scheme_ == Fp8Scheme::kBlock;
   const std::string name = weight.name + (block ? "_scale_inv" : "_scale");
   const CheckpointTensor* scales = checkpoint_.find(name);
   if (scales == nullptr)
-    fail(kBad, "{}: dtype F8_E4M3, and its scales {} are missing", where(weight), escaped(name));
+    fail(ExitCode::kModelFile,
+         "{}: dtype F8_E4M3, and its scales {} are missing",
+         where(weight),
+         escaped(name));
   const Groups groups(weight, scheme_);
   std::vector<int64_t> expected(weight.shape.begin(), weight.shape.end() - 2);
   expected.push_back(groups.row_groups);
   const bool flat = !block && scales->shape == expected;  // [rows] for [rows, 1]
   expected.push_back(groups.col_groups);
   if (!flat && scales->shape != expected)
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: shape [{}] where a weight of [{}] needs [{}]",
          where(*scales),
          fmt::join(scales->shape, ", "),
          fmt::join(weight.shape, ", "),
          fmt::join(expected, ", "));
   if (scales->dtype != "F32" && scales->dtype != "BF16" && scales->dtype != "F16")
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: scales of dtype {} are not supported; F32, BF16 and F16 are",
          where(*scales),
          escaped(scales->dtype));
@@ -146,7 +151,7 @@ void Fp8Weights::apply(const CheckpointTensor& weight,
   const auto bad = std::find_if(
       scales.begin(), scales.end(), [](float s) { return !(s >= 0.0f) || std::isinf(s); });
   if (bad != scales.end())
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: element {} is {}, which is no scale",
          where(source),
          begin + (bad - scales.begin()),

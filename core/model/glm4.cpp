@@ -6,7 +6,7 @@
 namespace glm {
 namespace {
 
-struct Layer {
+struct Glm4Layer {
   Tensor input_norm;
   Attention attention;
   Tensor attention_out_norm;  // glm4 only
@@ -32,7 +32,7 @@ class Glm4 final : public Model {
  private:
   void forward_layer(int64_t i, Tensor x, const Batch& batch) override {
     ArenaScope scope(arena_);
-    Layer& layer = layers_[static_cast<size_t>(i)];
+    Glm4Layer& layer = layers_[static_cast<size_t>(i)];
     const float eps = run_.config.norm_eps;
     const Tensor n = take(x.rows(), x.cols());
     const Tensor y = take(x.rows(), x.cols());
@@ -48,7 +48,7 @@ class Glm4 final : public Model {
     run_.ops.add(x, y);
   }
 
-  std::vector<Layer> layers_;
+  std::vector<Glm4Layer> layers_;
 };
 
 }  // namespace

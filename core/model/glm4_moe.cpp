@@ -7,7 +7,7 @@
 namespace glm {
 namespace {
 
-struct Layer {
+struct Glm4MoeLayer {
   Tensor input_norm;
   Attention attention;
   Tensor mlp_norm;
@@ -34,7 +34,7 @@ class Glm4Moe final : public Model {
  private:
   void forward_layer(int64_t i, Tensor x, const Batch& batch) override {
     ArenaScope scope(arena_);
-    Layer& layer = layers_[static_cast<size_t>(i)];
+    Glm4MoeLayer& layer = layers_[static_cast<size_t>(i)];
     const Tensor n = take(x.rows(), x.cols());
     const Tensor y = take(x.rows(), x.cols());
 
@@ -47,7 +47,7 @@ class Glm4Moe final : public Model {
     run_.ops.add(x, y);
   }
 
-  std::vector<Layer> layers_;
+  std::vector<Glm4MoeLayer> layers_;
 };
 
 }  // namespace

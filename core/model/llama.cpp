@@ -5,7 +5,7 @@
 namespace glm {
 namespace {
 
-struct Layer {
+struct LlamaLayer {
   Tensor input_norm;
   Attention attention;
   Tensor mlp_norm;
@@ -27,7 +27,7 @@ class Llama final : public Model {
  private:
   void forward_layer(int64_t i, Tensor x, const Batch& batch) override {
     ArenaScope scope(arena_);
-    Layer& layer = layers_[static_cast<size_t>(i)];
+    LlamaLayer& layer = layers_[static_cast<size_t>(i)];
     const Tensor n = take(x.rows(), x.cols());
     const Tensor y = take(x.rows(), x.cols());
 
@@ -40,7 +40,7 @@ class Llama final : public Model {
     run_.ops.add(x, y);
   }
 
-  std::vector<Layer> layers_;
+  std::vector<LlamaLayer> layers_;
 };
 
 }  // namespace

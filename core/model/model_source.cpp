@@ -8,7 +8,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr ExitCode kBad = ExitCode::kModelFile;
 constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 constexpr int64_t kMaxTokenizerBytes = int64_t{100} << 20;
 constexpr int64_t kMaxTiktokenBytes = int64_t{16} << 20;
@@ -17,15 +16,16 @@ constexpr int64_t kMaxTemplateBytes = int64_t{4} << 20;
 std::string read_optional(const fs::path& path, int64_t max_bytes) {
   std::error_code error;
   if (!fs::exists(fs::status(path, error))) return {};
-  return read_file(path, max_bytes, kBad);
+  return read_file(path, max_bytes, ExitCode::kModelFile);
 }
 
 OrderedJson parse_tokenizer_config(std::string_view text, const std::string& source) {
   JsonLimits limits;
   limits.max_bytes = kMaxConfigBytes;
   limits.max_values = 2'000'000;
-  OrderedJson object = parse_ordered_json(text, source, kBad, limits);
-  if (!object.is_object()) fail(kBad, "{}: expected a JSON object", escaped(source));
+  OrderedJson object = parse_ordered_json(text, source, ExitCode::kModelFile, limits);
+  if (!object.is_object())
+    fail(ExitCode::kModelFile, "{}: expected a JSON object", escaped(source));
   return object;
 }
 
@@ -34,15 +34,17 @@ std::string template_of(const OrderedJson& config, const std::string& source) {
   if (at == config.end() || at->is_null()) return {};
   if (at->is_string()) return at->get<std::string>();
   if (!at->is_array())
-    fail(kBad, "{}: chat_template: expected a string or a list", escaped(source));
+    fail(ExitCode::kModelFile, "{}: chat_template: expected a string or a list", escaped(source));
   for (const OrderedJson& entry : *at) {
     if (!entry.is_object() || !entry.contains("name") || !entry["name"].is_string() ||
         !entry.contains("template") || !entry["template"].is_string())
-      fail(kBad, "{}: chat_template: expected entries with name and template", escaped(source));
+      fail(ExitCode::kModelFile,
+           "{}: chat_template: expected entries with name and template",
+           escaped(source));
     if (entry["name"].get_ref<const std::string&>() == "default")
       return entry["template"].get<std::string>();
   }
-  fail(kBad, "{}: chat_template: no entry is named \"default\"", escaped(source));
+  fail(ExitCode::kModelFile, "{}: chat_template: no entry is named \"default\"", escaped(source));
 }
 
 // A token written as "text" or as {"content": "text", ...}.
@@ -64,7 +66,7 @@ std::string from_tokenizer_model(const fs::path& folder, std::string_view tokeni
       tokenizer_config.empty() ? OrderedJson() : parse_tokenizer_config(tokenizer_config, source);
   const auto added = config.find("added_tokens_decoder");
   if (added == config.end())
-    fail(kBad,
+    fail(ExitCode::kModelFile,
          "{}: the control tokens that belong to it, added_tokens_decoder of tokenizer_config.json, "
          "are missing",
          escaped(path.string()));
@@ -81,7 +83,7 @@ std::string ModelSource::name_of(std::string_view text) const {
 
 ModelTexts read_folder_texts(const fs::path& folder) {
   ModelTexts texts;
-  texts.config = read_file(folder / "config.json", kMaxConfigBytes, kBad);
+  texts.config = read_file(folder / "config.json", kMaxConfigBytes, ExitCode::kModelFile);
   texts.generation_config = read_optional(folder / "generation_config.json", kMaxConfigBytes);
   texts.tokenizer = read_optional(folder / "tokenizer.json", kMaxTokenizerBytes);
   texts.tokenizer_config = read_optional(folder / "tokenizer_config.json", kMaxConfigBytes);
@@ -106,7 +108,7 @@ ModelSource open_model_source(const fs::path& path) {
   if (fs::is_directory(status)) {
     source.texts = read_folder_texts(path);
   } else if (path.extension() == ".json") {
-    source.texts.config = read_file(path, kMaxConfigBytes, kBad);
+    source.texts.config = read_file(path, kMaxConfigBytes, ExitCode::kModelFile);
   } else {
     source.index = read_model_index(path);
     source.texts = source.index->texts;

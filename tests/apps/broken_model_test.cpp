@@ -12,7 +12,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kSoon = 30;  // seconds, on a busy machine
+constexpr double kSoonEnough = 30;  // seconds, on a busy machine
 
 void flip_bit(const fs::path& path, int64_t offset) {
   std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
@@ -62,7 +62,7 @@ Command asked(int ranks, const std::string& model, const Args& more) {
   Args args = {"--model", model, "--prompt", kFrance, "--temperature", "0", "--max-tokens", "3"};
   args.insert(args.end(), more.begin(), more.end());
   Command command = infer(ranks, args);
-  command.timeout = kSoon;
+  command.timeout = kSoonEnough;
   return command;
 }
 

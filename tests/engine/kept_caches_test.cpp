@@ -32,7 +32,7 @@ TEST(KeptCaches, TheLongestCommonBeginningIsFound) {
   EXPECT_EQ(kept.n_blocks(0), 1);
 }
 
-StepLimits limits() {
+StepLimits small_limits() {
   StepLimits l;
   l.max_rows = 64;
   l.max_sequences = 2;
@@ -42,7 +42,7 @@ StepLimits limits() {
 }
 
 // Tokens first, first + 1, ...
-Request request(int32_t first, size_t n, bool keep = true) {
+Request counting_request(int32_t first, size_t n, bool keep = true) {
   Request r;
   r.prompt.resize(n);
   std::iota(r.prompt.begin(), r.prompt.end(), first);
@@ -64,9 +64,9 @@ int32_t finished(Scheduler& scheduler, const Request& r) {
 }
 
 TEST(KeptCaches, TheNextTurnComputesOnlyWhatIsNew) {
-  Scheduler scheduler(limits(), 1, 8);
-  finished(scheduler, request(0, 20));
-  Request next = request(0, 20);
+  Scheduler scheduler(small_limits(), 1, 8);
+  finished(scheduler, counting_request(0, 20));
+  Request next = counting_request(0, 20);
   for (const int32_t token : {1000, 1001, 7, 8}) next.prompt.push_back(token);
   const int32_t id = scheduler.submit(next);
   const StepPlan plan = scheduler.schedule();
@@ -78,16 +78,16 @@ TEST(KeptCaches, TheNextTurnComputesOnlyWhatIsNew) {
 }
 
 TEST(KeptCaches, ADifferentContinuationSharesTheBeginning) {
-  Scheduler scheduler(limits(), 1, 8);
-  finished(scheduler, request(0, 40));
-  Request next = request(0, 18);
+  Scheduler scheduler(small_limits(), 1, 8);
+  finished(scheduler, counting_request(0, 40));
+  Request next = counting_request(0, 18);
   next.prompt.push_back(77);
   const int32_t id = scheduler.submit(next);
   EXPECT_EQ(scheduler.schedule().sequences[0].position, 18);
   EXPECT_EQ(scheduler.sequence(id).blocks.size(), 2u);
   scheduler.finish(id, FinishReason::kStop);
   // All pages are accounted for: one sequence can have them all.
-  Request all = request(500, 120, false);
+  Request all = counting_request(500, 120, false);
   scheduler.submit(all);
   scheduler.schedule();
   EXPECT_EQ(scheduler.schedule().sequences[0].tokens.size(), 56u);
@@ -95,34 +95,34 @@ TEST(KeptCaches, ADifferentContinuationSharesTheBeginning) {
 
 // The logits of the last token are wanted, so that it is computed again.
 TEST(KeptCaches, AtLeastOneTokenIsComputed) {
-  Scheduler scheduler(limits(), 1, 8);
-  finished(scheduler, request(0, 32));
-  const int32_t id = scheduler.submit(request(0, 32));
+  Scheduler scheduler(small_limits(), 1, 8);
+  finished(scheduler, counting_request(0, 32));
+  const int32_t id = scheduler.submit(counting_request(0, 32));
   EXPECT_EQ(scheduler.schedule().sequences[0].tokens, std::vector<int32_t>{31});
   EXPECT_EQ(scheduler.sequence(id).cached, 31);
 }
 
 TEST(KeptCaches, NothingIsKeptUnlessAskedFor) {
-  Scheduler scheduler(limits(), 1, 8);
-  finished(scheduler, request(0, 32, false));
-  EXPECT_EQ(scheduler.submit(request(0, 32)), 1);
+  Scheduler scheduler(small_limits(), 1, 8);
+  finished(scheduler, counting_request(0, 32, false));
+  EXPECT_EQ(scheduler.submit(counting_request(0, 32)), 1);
   EXPECT_EQ(scheduler.schedule().sequences[0].position, 0);
   EXPECT_EQ(scheduler.sequence(1).cached, 0);
   // Nor for a sequence that wants the logits of every position.
-  Scheduler other(limits(), 1, 8);
-  finished(other, request(0, 32));
-  Request all = request(0, 32);
+  Scheduler other(small_limits(), 1, 8);
+  finished(other, counting_request(0, 32));
+  Request all = counting_request(0, 32);
   all.all_logits = true;
   other.submit(all);
   EXPECT_EQ(other.schedule().sequences[0].position, 0);
 }
 
 TEST(KeptCaches, WhoNeedsPagesGetsThem) {
-  Scheduler scheduler(limits(), 1, 8);
-  for (int32_t i = 0; i < 3; ++i) finished(scheduler, request(1000 * i, 32));
+  Scheduler scheduler(small_limits(), 1, 8);
+  for (int32_t i = 0; i < 3; ++i) finished(scheduler, counting_request(1000 * i, 32));
   // Eight pages, of which the kept caches hold most. Two sequences of 64 tokens need all.
-  const int32_t a = scheduler.submit(request(5000, 56, false));
-  const int32_t b = scheduler.submit(request(6000, 56, false));
+  const int32_t a = scheduler.submit(counting_request(5000, 56, false));
+  const int32_t b = scheduler.submit(counting_request(6000, 56, false));
   scheduler.schedule();
   EXPECT_GE(scheduler.sequence(a).data_rank, 0);
   scheduler.finish(a, FinishReason::kStop);
@@ -132,10 +132,10 @@ TEST(KeptCaches, WhoNeedsPagesGetsThem) {
 }
 
 TEST(KeptCaches, GrowingTakesKeptPagesBeforeThoseOfOthers) {
-  Scheduler scheduler(limits(), 1, 8);
-  finished(scheduler, request(0, 60));  // 4 pages
-  const int32_t a = scheduler.submit(request(1000, 30, false));
-  const int32_t b = scheduler.submit(request(2000, 24, false));
+  Scheduler scheduler(small_limits(), 1, 8);
+  finished(scheduler, counting_request(0, 60));  // 4 pages
+  const int32_t a = scheduler.submit(counting_request(1000, 30, false));
+  const int32_t b = scheduler.submit(counting_request(2000, 24, false));
   scheduler.schedule();
   for (int i = 0; i < 8; ++i) {
     scheduler.append(a, 1);
@@ -146,20 +146,20 @@ TEST(KeptCaches, GrowingTakesKeptPagesBeforeThoseOfOthers) {
 }
 
 TEST(KeptCaches, ACancelledPromptLeavesWhatWasComputed) {
-  Scheduler scheduler(limits(), 1, 8);
-  const int32_t id = scheduler.submit(request(0, 100));
+  Scheduler scheduler(small_limits(), 1, 8);
+  const int32_t id = scheduler.submit(counting_request(0, 100));
   scheduler.schedule();
   scheduler.finish(id, FinishReason::kCancelled);
-  scheduler.submit(request(0, 100));
+  scheduler.submit(counting_request(0, 100));
   EXPECT_EQ(scheduler.schedule().sequences[0].position, 64);
 }
 
 TEST(KeptCaches, ASequenceGoesWhereItsCacheIs) {
-  Scheduler scheduler(limits(), 3, 8);
-  const int32_t first = finished(scheduler, request(0, 20));
-  const int32_t second = scheduler.submit(request(900, 20, false));
+  Scheduler scheduler(small_limits(), 3, 8);
+  const int32_t first = finished(scheduler, counting_request(0, 20));
+  const int32_t second = scheduler.submit(counting_request(900, 20, false));
   scheduler.schedule();
-  const int32_t next = scheduler.submit(request(0, 30));
+  const int32_t next = scheduler.submit(counting_request(0, 30));
   scheduler.schedule();
   EXPECT_EQ(scheduler.sequence(second).data_rank, 0) << "all are empty";
   EXPECT_EQ(scheduler.sequence(next).data_rank, 0) << "though it is not the emptiest";

@@ -11,6 +11,7 @@
 
 #include "io/tokenizer.h"
 #include "tests/support/instrumented.h"
+#include "tests/support/repeated.h"
 
 namespace glm {
 namespace {
@@ -72,12 +73,6 @@ std::string failure(const std::string& source, const RenderInput& input = {}) {
   }
   ADD_FAILURE() << "no error from " << source.substr(0, 200);
   return "";
-}
-
-std::string repeated(std::string_view unit, size_t count) {
-  std::string out;
-  for (size_t i = 0; i < count; ++i) out += unit;
-  return out;
 }
 
 TEST(ChatTemplate, EqualsRecordedRenderingsOfTheTinyModel) {

@@ -22,7 +22,7 @@ class BadShard : public testing::TestWithParam<BadFile> {};
 TEST_P(BadShard, IsRefused) {
   const TempFolder folder(std::string("safetensors_") + GetParam().name);
   write_bytes(folder / "model.safetensors", GetParam().bytes());
-  expect_bad(folder.path(), GetParam().reason);
+  expect_bad_checkpoint(folder.path(), GetParam().reason);
 }
 
 // A case whose bytes are the header and values given.

@@ -53,7 +53,7 @@ inline Error open_error(const std::filesystem::path& folder) {
   return {ExitCode::kOk, "accepted"};
 }
 
-inline void expect_bad(const std::filesystem::path& folder, const std::string& reason) {
+inline void expect_bad_checkpoint(const std::filesystem::path& folder, const std::string& reason) {
   const Error error = open_error(folder);
   const std::string message = error.what();
   EXPECT_EQ(error.code(), ExitCode::kModelFile) << message;

@@ -40,12 +40,12 @@ TEST(Checkpoint, AnyOnlyFileServesAndLinksAreFollowed) {
   std::filesystem::create_symlink(blobs / "blob", folder / "weights.safetensors");
   EXPECT_EQ(Checkpoint(folder.path()).find("w")->bytes, 4);
   std::filesystem::create_symlink(blobs / "blob", folder / "more.safetensors");
-  expect_bad(folder.path(), "2 *.safetensors files");
+  expect_bad_checkpoint(folder.path(), "2 *.safetensors files");
 }
 
 TEST(Checkpoint, FoldersWithoutWeights) {
   const TempFolder folder("safetensors_none");
-  expect_bad(folder.path(), "no weights");
+  expect_bad_checkpoint(folder.path(), "no weights");
   EXPECT_EQ(open_error(folder / "absent").code(), ExitCode::kUsage);
   write_bytes(folder / "file", "x");
   EXPECT_EQ(open_error(folder / "file").code(), ExitCode::kUsage);
@@ -55,7 +55,7 @@ TEST(Checkpoint, BadIndexes) {
   const TempFolder folder("safetensors_bad_index");
   const auto map_is_bad = [&](const std::string& map, const std::string& reason) {
     write_shards(folder, map);
-    expect_bad(folder.path(), reason);
+    expect_bad_checkpoint(folder.path(), reason);
   };
   map_is_bad("{}", "empty");
   map_is_bad("[]", "object");
@@ -71,17 +71,18 @@ TEST(Checkpoint, BadIndexes) {
   write_shards(folder);
   write_bytes(folder / "2.safetensors",
               shard(std::string("{") + entry("a", "\"U8\"", "[2]", "[0, 2]") + "}", "bb"));
-  expect_bad(folder.path(), "\"a\" is in 1.safetensors and in 2.safetensors");
+  expect_bad_checkpoint(folder.path(), "\"a\" is in 1.safetensors and in 2.safetensors");
   write_shards(folder);
   write_bytes(folder / "2.safetensors",
               shard(std::string("{") + entry("b", "\"U8\"", "[1]", "[0, 1]") + "," +
                         entry("extra", "\"U8\"", "[1]", "[1, 2]") + "}",
                     "bb"));
-  expect_bad(folder.path(), "\"extra\" is in 2.safetensors but the index does not say so");
+  expect_bad_checkpoint(folder.path(),
+                        "\"extra\" is in 2.safetensors but the index does not say so");
   write_bytes(folder / "model.safetensors.index.json", "{\"weight_map\": 3}");
-  expect_bad(folder.path(), "weight_map");
+  expect_bad_checkpoint(folder.path(), "weight_map");
   write_bytes(folder / "model.safetensors.index.json", "[]");
-  expect_bad(folder.path(), "weight_map");
+  expect_bad_checkpoint(folder.path(), "weight_map");
 }
 
 TEST(Checkpoint, ShardsThatAreNoRegularFiles) {
@@ -90,7 +91,7 @@ TEST(Checkpoint, ShardsThatAreNoRegularFiles) {
     write_shards(folder);
     std::filesystem::remove_all(folder / "2.safetensors");
     make(folder / "2.safetensors");
-    expect_bad(folder.path(), "2.safetensors");
+    expect_bad_checkpoint(folder.path(), "2.safetensors");
     std::filesystem::remove_all(folder / "2.safetensors");
   };
   replaced([](const auto& path) { ::mkfifo(path.c_str(), 0600); });
@@ -101,7 +102,7 @@ TEST(Checkpoint, ShardsThatAreNoRegularFiles) {
   write_shards(folder);
   std::filesystem::remove(folder / "model.safetensors.index.json");
   std::filesystem::create_symlink("absent", folder / "model.safetensors.index.json");
-  expect_bad(folder.path(), "index.json");  // a dangling index is not the absence of one
+  expect_bad_checkpoint(folder.path(), "index.json");  // a dangling index is not the absence of one
 }
 
 TEST(Checkpoint, EmptyAndScalarTensorsMetadataAndSpacesAreFine) {

@@ -6,6 +6,7 @@
 
 #include "tests/io/tiny_tokenizer.h"
 #include "tests/support/instrumented.h"
+#include "tests/support/repeated.h"
 
 namespace glm {
 namespace {
@@ -15,13 +16,6 @@ double seconds_of(const std::function<void()>& work) {
   const std::clock_t start = std::clock();
   work();
   return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-}
-
-std::string repeated(std::string_view unit, size_t count) {
-  std::string out;
-  out.reserve(unit.size() * count);
-  for (size_t i = 0; i < count; ++i) out += unit;
-  return out;
 }
 
 TEST(TokenizerLimits, CatastrophicPatternEnds) {

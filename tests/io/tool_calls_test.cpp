@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "io/answer_parts.h"
+#include "tests/support/repeated.h"
 
 namespace glm {
 namespace {
@@ -148,13 +149,6 @@ TEST(ToolCalls, ListsThatWereNotJudgedDoNoHarm) {
           .calls.size(),
       1u);
   EXPECT_TRUE(parse_tool_calls("<tool_call>now", nullptr, true).calls.empty());
-}
-
-std::string repeated(const std::string& text, size_t times) {
-  std::string out;
-  out.reserve(text.size() * times);
-  for (size_t i = 0; i < times; ++i) out += text;
-  return out;
 }
 
 // A quadratic reader would need hours for these.

@@ -88,7 +88,7 @@ TEST_P(Attention, CacheBytesAreTheReferences) {
   }
 }
 
-std::string case_name(const ::testing::TestParamInfo<AttentionCase>& info) {
+std::string attention_case_name(const ::testing::TestParamInfo<AttentionCase>& info) {
   return fmt::format("q{}kv{}dim{}ratio{}first{}",
                      info.param.n_heads,
                      info.param.n_kv_heads,
@@ -96,7 +96,10 @@ std::string case_name(const ::testing::TestParamInfo<AttentionCase>& info) {
                      info.param.ratio,
                      info.param.first_head);
 }
-INSTANTIATE_TEST_SUITE_P(Cases, Attention, ::testing::ValuesIn(attention_cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Cases,
+                         Attention,
+                         ::testing::ValuesIn(attention_cases()),
+                         attention_case_name);
 
 // A row has the same bits whatever chunk it came in, and whoever computes it.
 TEST(AttentionRows, ChunksAndThreadsDoNotMatter) {

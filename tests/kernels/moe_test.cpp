@@ -28,16 +28,6 @@ Routed route(Ops& ops, Floats logits, const RouterConfig& config, std::vector<fl
   return out;
 }
 
-// Runs a check on the reference and on every backend.
-template <class Check>
-void on_all(Backends& backends, Check check) {
-  check(backends.reference());
-  for (size_t i = 0; i < backends.size(); ++i) {
-    SCOPED_TRACE(backends.name(i));
-    check(backends.ops(i));
-  }
-}
-
 TEST(Route, BiasChoosesButDoesNotWeigh) {
   Backends backends({1});
   const RouterConfig config{RouterKind::kSigmoid, 4, 2, 1, 1, true, 2.5f};
@@ -229,10 +219,10 @@ TEST_P(Experts, AgreeFromGroupsToSum) {
   }
 }
 
-std::string case_name(const ::testing::TestParamInfo<ExpertCase>& info) {
+std::string experts_case_name(const ::testing::TestParamInfo<ExpertCase>& info) {
   return fmt::format("experts{}top{}", info.param.n_experts, info.param.top_k);
 }
-INSTANTIATE_TEST_SUITE_P(Cases, Experts, ::testing::ValuesIn(expert_cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Cases, Experts, ::testing::ValuesIn(expert_cases()), experts_case_name);
 
 TEST(Combine, AddsInAscendingOrderWithOneRoundingEach) {
   Backends backends({2});

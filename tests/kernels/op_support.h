@@ -135,6 +135,16 @@ class Backends {
   std::unique_ptr<Ops> reference_;
 };
 
+// `check` on the reference and on every implementation.
+template <class Check>
+void on_all(Backends& backends, Check check) {
+  check(backends.reference());
+  for (size_t i = 0; i < backends.size(); ++i) {
+    SCOPED_TRACE(backends.name(i));
+    check(backends.ops(i));
+  }
+}
+
 inline void expect_within(Tensor actual, Tensor expected, const Tolerances& bounds) {
   const Deviation deviation = compare(actual, expected, bounds);
   EXPECT_FALSE(deviation.found) << "element " << deviation.index << " of " << actual.shape_text()

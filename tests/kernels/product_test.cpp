@@ -53,10 +53,10 @@ TEST_P(Product, GateUpAgreesForEveryFormat) {
   }
 }
 
-std::string case_name(const ::testing::TestParamInfo<ProductCase>& info) {
+std::string product_case_name(const ::testing::TestParamInfo<ProductCase>& info) {
   return "rows" + std::to_string(info.param.rows) + "cols" + std::to_string(info.param.cols);
 }
-INSTANTIATE_TEST_SUITE_P(Cases, Product, ::testing::ValuesIn(product_cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Cases, Product, ::testing::ValuesIn(product_cases()), product_case_name);
 
 // Column counts that are no multiple of 32 are stored plain; every remainder of 16 occurs.
 TEST(PlainProduct, EveryRemainderOfColumns) {

@@ -6,15 +6,6 @@
 namespace glm::testing {
 namespace {
 
-template <class Check>
-void on_all(Backends& backends, Check check) {
-  check(backends.reference());
-  for (size_t i = 0; i < backends.size(); ++i) {
-    SCOPED_TRACE(backends.name(i));
-    check(backends.ops(i));
-  }
-}
-
 TEST(Embed, RowsOfTheShardAndZerosElsewhere) {
   Backends backends({2});
   for (const Format& format : all_formats()) {

@@ -1,1 +1,1 @@
-// Owner of the precompiled headers that all test programs use. SPDX-License-Identifier: MIT
+// Owner of the precompiled headers that many targets use. SPDX-License-Identifier: MIT
