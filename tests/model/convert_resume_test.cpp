@@ -9,6 +9,7 @@
 #include "io/model_file.h"
 #include "io/model_verify.h"
 #include "tests/model/model_samples.h"
+#include "tests/support/instrumented.h"
 
 namespace glm {
 namespace {
@@ -57,7 +58,8 @@ TEST_F(ConvertResume, AfterAKillAtAnyBatch) {
     convert_checkpoint(tiny_, folder_ / "whole.h5", options);
     const std::string expected = read_bytes(folder_ / "whole.h5");
     int kills = 0;
-    for (int n = 0; killed_at(tiny_, out_, options, n); n += 3 + n / 2) {
+    for (int n = 0; killed_at(tiny_, out_, options, n);
+         n += testing_support::kInstrumented ? 6 + n : 3 + n / 2) {
       ++kills;
       ConvertOptions other = options;
       other.resume = true;
@@ -70,7 +72,7 @@ TEST_F(ConvertResume, AfterAKillAtAnyBatch) {
       ASSERT_TRUE(read_bytes(out_) == expected) << "killed at " << n;
       fs::remove(out_);
     }
-    EXPECT_GE(kills, 5);
+    EXPECT_GE(kills, testing_support::kInstrumented ? 3 : 5);
     fs::remove(out_);
   }
 }
