@@ -58,6 +58,7 @@ CLI::App* add_answers(CLI::App& app, EvalOptions& o) {
   sub->add_option("--context", o.job.context, "Positions of the cache")
       ->check(integer_in(1, kMost))
       ->type_name("N");
+  add_mtp_option(*sub, o.job);
   sub->add_option("--system", o.job.system, "A system message before each question")
       ->type_name("TEXT");
   add_common_options(*sub, o, "questions");
@@ -101,6 +102,8 @@ EvalCommand parse_eval_command(int argc, char** argv) {
     if (answers->parsed()) {
       o.what = EvalOptions::What::kAnswers;
       o.job.batch = o.questions;  // as many at once as in a batch
+      o.job.temperature = 0.0f;
+      o.job.mtp = o.job.mtp.value_or(DraftMode::kOff);
     } else {
       o.what = compare->parsed() ? EvalOptions::What::kCompare : EvalOptions::What::kPerplexity;
       o.job.score_window = o.window;

@@ -89,7 +89,8 @@ Json answer_json(const Job& job,
                  {"prefill_tokens", stats.prefill_tokens},
                  {"prefill_seconds", stats.prefill_seconds},
                  {"decode_tokens", stats.decode_tokens},
-                 {"decode_seconds", stats.decode_seconds}}}};
+                 {"decode_seconds", stats.decode_seconds}}},
+               {"drafts", drafts_json(job, stats)}};
   if (!job.options.raw && !job.options.tokens)
     json["message"] = answer_message(leader, stream, !length);
   return json;

@@ -103,6 +103,7 @@ int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
                       {"grid", grid_json(job)},
                       {"model_bytes", job.plan.model_bytes},
                       {"ops", measured.ops},
+                      {"drafts", drafts_json(job, measured.stats)},
                       {"ranks", ranks_json(job, measured.reports)}};
     write_out(out.dump() + "\n");
   } else {

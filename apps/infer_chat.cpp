@@ -223,6 +223,7 @@ void report(const Job& job,
                              {"grid", grid_json(job)},
                              {"model_bytes", job.plan.model_bytes},
                              {"ops", worker.ops->name()},
+                             {"drafts", drafts_json(job, worker.engine.stats())},
                              {"ranks", ranks_json(job, reports)}};
     write_out(out.dump() + "\n");
   }

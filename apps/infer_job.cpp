@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "apps/infer_grid.h"
+#include "apps/infer_text.h"
 #include "core/engine/engine.h"
 
 namespace glm {
@@ -58,6 +59,7 @@ ModelSource shared_source(MpiSession& session, const InferOptions& options) {
   std::string bytes = session.world().rank() == 0 ? serialized(source) : std::string();
   broadcast_string(session.world(), bytes, 0);
   broadcast_string(session.world(), source.texts.config, 0);
+  broadcast_string(session.world(), source.texts.generation_config, 0);
   if (session.world().rank() == 0) return source;
   source.path = options.model;
   if (bytes[0] == 'I') {
@@ -117,6 +119,35 @@ DTypeChoice dtypes_of(const Job& job) {
   return choice;
 }
 
+bool drafting(const Job& job) { return job.drafts != DraftMode::kOff; }
+
+// Of a request that says nothing else.
+bool answers_greedily(const Job& job) {
+  return greedy_by_default(job.options,
+                           parse_generation_config(job.source.texts.generation_config,
+                                                   job.source.name_of("generation_config.json"),
+                                                   job.config));
+}
+
+// What --mtp comes to in this job.
+void settle_drafts(Job& job) {
+  const InferOptions& o = job.options;
+  const bool measures = o.benchmark || o.score_window;
+  job.drafts = o.mtp.value_or(measures ? DraftMode::kOff : DraftMode::kAuto);
+  if (!drafting(job)) return;
+  if (job.drafts == DraftMode::kOn && !job.with_mtp)
+    fail(ExitCode::kUsage,
+         "--mtp on: {} has no MTP layer (glm_inspect shows what it has)",
+         escaped(o.model));
+  if (!job.with_mtp)
+    job.no_drafts = "the model has no MTP layer";
+  else if (o.dump_logits)
+    job.no_drafts = "all logits are wanted";
+  else if (job.drafts == DraftMode::kAuto && !measures && !answers_greedily(job))
+    job.no_drafts = "answers are sampled, --mtp on drafts them too";
+  if (!job.no_drafts.empty()) job.drafts = DraftMode::kOff;
+}
+
 void settle_limits(Job& job, int data) {
   const auto& window = job.options.score_window;
   const int64_t usual = window ? *window + kScorePrefix : kDefaultContext;
@@ -134,11 +165,12 @@ void settle_limits(Job& job, int data) {
   const int64_t chunk = job.options.dump_logits ? kDumpRows
                         : window                ? kChunkRows + kScorePrefix
                                                 : kChunkRows;
-  limits.max_rows = std::max(std::min(context, chunk), limits.max_sequences);
+  const int64_t rows = drafting(job) ? 2 : 1;  // of a sequence that decodes
+  limits.max_rows = std::max(std::min(context, chunk), rows * limits.max_sequences);
   limits.max_logits =
       job.options.dump_logits ? limits.max_rows
       : window ? data * std::clamp<int64_t>(kScoreBytes / (4 * job.config.vocab), 16, kScoreRows)
-               : data * limits.max_sequences;
+               : data * rows * limits.max_sequences;
   job.model.kv_blocks = limits.max_sequences * limits.max_blocks();
   if (job.options.cache_tokens)
     job.model.kv_blocks = (*job.options.cache_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
@@ -165,7 +197,8 @@ MemoryPlan whole_plan(const Job& job, const Division& division, const JobRanks& 
         model_scratch_bytes(
             job.config, division.placement(static_cast<int>(r), request.numerics), job.model) +
         ops_scratch_bytes(job.options.ops, job.threads, limits);
-    if (r == 0) rank.buffer_bytes += Engine::buffer_bytes(job.model.limits, job.config.vocab);
+    if (r == 0)
+      rank.buffer_bytes += Engine::buffer_bytes(job.model.limits, job.config.vocab, drafting(job));
     if (job.source.index) rank.buffer_bytes += job.source.index->block_bytes;  // reading
     if (r < ranks.process_bytes.size()) rank.process_bytes = ranks.process_bytes[r];
   }
@@ -173,10 +206,13 @@ MemoryPlan whole_plan(const Job& job, const Division& division, const JobRanks& 
 }
 
 void settle_plan(Job& job, const GridShape& shape, const JobRanks& ranks) {
-  FittedPlan fitted =
-      fit_plan(job.config, dtypes_of(job), shape, job.capacities, [&](const Division& division) {
-        return whole_plan(job, division, ranks);
-      });
+  FittedPlan fitted = fit_plan(
+      job.config,
+      dtypes_of(job),
+      shape,
+      job.capacities,
+      [&](const Division& division) { return whole_plan(job, division, ranks); },
+      drafting(job));
   job.division = std::move(fitted.division);
   job.plan = std::move(fitted.plan);
 }
@@ -227,6 +263,34 @@ void fit_cache(Job& job, const GridShape& shape, const JobRanks& ranks) {
   }
 }
 
+// Grid, limits and plan for what is loaded.
+void settle_layout(Job& job, const JobRanks& ranks) {
+  settle_limits(job, 1);
+  const GridShape shape = settle_grid(job, ranks);
+  if (job.options.exchange == ExchangeKind::kReduce && shape.expert > shape.tensor)
+    fail(ExitCode::kUsage,
+         "--expert-exchange reduce needs ranks that share their tokens: --expert {} must divide "
+         "--tensor {}",
+         shape.expert,
+         shape.tensor);
+  settle_limits(job, shape.data);
+  settle_plan(job, shape, ranks);
+  if (job.options.batch && !job.options.cache_tokens) fit_cache(job, shape, ranks);
+}
+
+void settle_job(Job& job, const JobRanks& ranks) {
+  job.config = parse_config(job.source.texts.config, job.source.name_of("config.json"));
+  job.capacities = job_capacities(job.options, ranks);
+  settle_types(job);
+  settle_drafts(job);
+  settle_layout(job, ranks);
+  // Drafts are worth less than a run.
+  if (job.drafts != DraftMode::kAuto || plan_fits(job, ranks, 10)) return;
+  job.drafts = DraftMode::kOff;
+  job.no_drafts = "memory is short";
+  settle_layout(job, ranks);
+}
+
 }  // namespace
 
 int64_t resident_bytes() { return proc_kilobytes("/proc/self/status", "VmRSS:"); }
@@ -258,22 +322,7 @@ Job prepare_job(MpiSession& session, const InferOptions& options) {
   const bool planned = options.dry_run && options.ranks.has_value();
   const JobRanks ranks =
       planned ? imagined_ranks(*options.ranks, job.threads) : measure_ranks(session);
-  const auto settle = [&] {
-    job.config = parse_config(job.source.texts.config, job.source.name_of("config.json"));
-    job.capacities = job_capacities(options, ranks);
-    settle_types(job);
-    settle_limits(job, 1);
-    const GridShape shape = settle_grid(job, ranks);
-    if (options.exchange == ExchangeKind::kReduce && shape.expert > shape.tensor)
-      fail(ExitCode::kUsage,
-           "--expert-exchange reduce needs ranks that share their tokens: --expert {} must divide "
-           "--tensor {}",
-           shape.expert,
-           shape.tensor);
-    settle_limits(job, shape.data);
-    settle_plan(job, shape, ranks);
-    if (options.batch && !options.cache_tokens) fit_cache(job, shape, ranks);
-  };
+  const auto settle = [&] { settle_job(job, ranks); };
   const bool root = session.world().rank() == 0;
   session.on_root(settle);
   if (!root) settle();

@@ -20,10 +20,12 @@ struct Job {
   ModelSource source;
   ModelConfig config;
   std::map<std::string, StoredType, std::less<>>
-      stored;  // every tensor's type, planned or as in the file
-  bool with_mtp = false;
-  Placement placement;  // of this rank
-  ModelOptions model;   // limits of a step, cache
+      stored;                          // every tensor's type, planned or as in the file
+  bool with_mtp = false;               // the model has an MTP layer
+  DraftMode drafts = DraftMode::kOff;  // else it is loaded, on the last stage
+  std::string no_drafts;               // why --mtp auto is off from the start
+  Placement placement;                 // of this rank
+  ModelOptions model;                  // limits of a step, cache
   int threads = 1;
   std::vector<int> cores;
   bool widened = false;

@@ -106,6 +106,8 @@ void add_generation_options(CLI::App& app, InferOptions& o) {
                        "Positions of the cache (default: the model's maximum, at most 8192)")
             ->check(integer_in(1, max))
             ->type_name("N"));
+  add_mtp_option(app, o);
+  group(app.get_option("--mtp"));
 }
 
 void add_batch_options(CLI::App& app, InferOptions& o) {
@@ -223,6 +225,16 @@ void judge(const InferOptions& o) {
 }
 
 }  // namespace
+
+void add_mtp_option(CLI::App& app, InferOptions& o) {
+  add_choice<DraftMode>(
+      app,
+      "--mtp",
+      o.mtp,
+      {{"on", DraftMode::kOn}, {"off", DraftMode::kOff}, {"auto", DraftMode::kAuto}},
+      "Guess tokens with the model's MTP layer; auto: for greedy answers, while it pays (default "
+      "auto; off for --benchmark)");
+}
 
 void add_rank_options(CLI::App& app, InferOptions& o) {
   const auto group = [](CLI::Option* option) { option->group("Ranks and machine"); };

@@ -9,6 +9,7 @@
 
 #include "apps/launch.h"
 #include "core/base/dtype.h"
+#include "core/engine/draft_judge.h"
 #include "kernels/ops.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/process_grid.h"
@@ -43,6 +44,7 @@ struct InferOptions {
   uint64_t seed = 0;
   std::vector<std::string> stop;
   std::optional<int64_t> context;
+  std::optional<DraftMode> mtp;  // default: auto, but off for measurements
 
   // Many requests
   std::optional<std::string> batch, output;
@@ -83,6 +85,8 @@ ParsedCommand parse_infer_command(int argc, char** argv);
 
 // The group "Ranks and machine", which other programs of ranks have as well, and what goes with it.
 void add_rank_options(CLI::App& app, InferOptions& options);
+// --mtp, in no group of the help.
+void add_mtp_option(CLI::App& app, InferOptions& options);
 void judge_rank_options(const InferOptions& options);
 
 }  // namespace glm

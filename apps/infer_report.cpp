@@ -42,6 +42,34 @@ RankReport from_json(const Json& json) {
   return r;
 }
 
+const char* mode_name(DraftMode mode) {
+  if (mode == DraftMode::kOff) return "off";
+  return mode == DraftMode::kOn ? "on" : "auto";
+}
+
+double share(int64_t part, int64_t whole) {
+  return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+}
+
+// A line, or none where drafts are off because nobody wants them.
+std::string drafts_text(const Job& job, const EngineStats& stats) {
+  if (job.drafts == DraftMode::kOff) {
+    if (job.no_drafts.empty() || !job.with_mtp) return {};
+    return fmt::format("drafts: off, {}\n", job.no_drafts);
+  }
+  std::string text = fmt::format("drafts: {} of {} right ({:.1f} %), {:.2f} tokens per step",
+                                 stats.accepted,
+                                 stats.drafts,
+                                 100 * share(stats.accepted, stats.drafts),
+                                 share(stats.decode_tokens, stats.decode_rows));
+  if (stats.gave_up)
+    text +=
+        fmt::format("; switched off, with them {:.2f} times the speed without", stats.draft_gain);
+  else if (stats.draft_gain > 0)
+    text += fmt::format("; {:.2f} times the speed without", stats.draft_gain);
+  return text + "\n";
+}
+
 Json coord_json(const GridCoord& coord) {
   return {{"data", coord.data},
           {"pipeline", coord.pipeline},
@@ -97,7 +125,19 @@ Json plan_json(const Job& job) {
           {"grid_reason", job.grid_reason},
           {"model_bytes", job.plan.model_bytes},
           {"mtp_bytes", job.plan.mtp_bytes},
+          {"mtp_loaded", job.plan.mtp_loaded},
           {"ranks", ranks}};
+}
+
+Json drafts_json(const Job& job, const EngineStats& stats) {
+  return {{"mode", mode_name(job.drafts)},
+          {"reason", job.no_drafts},
+          {"verified", stats.drafts},
+          {"accepted", stats.accepted},
+          {"acceptance_rate", share(stats.accepted, stats.drafts)},
+          {"tokens_per_step", share(stats.decode_tokens, stats.decode_rows)},
+          {"gain", stats.draft_gain},
+          {"switched_off", stats.gave_up}};
 }
 
 // The plan's rows with what was measured beside it.
@@ -168,11 +208,12 @@ std::string summary_text(const Job& job,
   out += fmt::format("prefill: {} tokens, {:.1f} tokens/s\n",
                      stats.prefill_tokens,
                      rate(stats.prefill_tokens, stats.prefill_seconds));
-  out += fmt::format("decode: {} tokens, {:.1f} tokens/s, {:.2f} GB/s of weights\n",
-                     stats.decode_tokens,
-                     decode,
-                     gigabytes(decode * static_cast<double>(bytes_per_token)));
-  return out;
+  out += fmt::format("decode: {} tokens, {:.1f} tokens/s", stats.decode_tokens, decode);
+  // Each token alone reads the weights; two rows of a step share them.
+  if (stats.drafts == 0)
+    out += fmt::format(", {:.2f} GB/s of weights",
+                       gigabytes(decode * static_cast<double>(bytes_per_token)));
+  return out + "\n" + drafts_text(job, stats);
 }
 
 std::string benchmark_text(const InferOptions& options, const BenchmarkResult& result) {

@@ -46,6 +46,9 @@ Json ranks_json(const Job& job, const std::vector<RankReport>& reports);
 Json plan_json(const Job& job);
 Json benchmark_json(const InferOptions& options, const BenchmarkResult& result);
 
+// What came of drafts.
+Json drafts_json(const Job& job, const EngineStats& stats);
+
 std::string summary_text(const Job& job,
                          const std::vector<RankReport>& reports,
                          const EngineStats& stats,

@@ -44,10 +44,15 @@ TextSide::TextSide(const ModelTexts& texts, const ModelConfig& config, const std
     tokenizer_ = std::make_unique<Tokenizer>(texts.tokenizer, source + ": tokenizer.json");
 }
 
+bool greedy_by_default(const InferOptions& options, const GenerationDefaults& defaults) {
+  if (options.temperature) return *options.temperature == 0;
+  return defaults.do_sample == false || defaults.temperature == 0.0f;
+}
+
 SamplingParams TextSide::sampling(const InferOptions& options) const {
   SamplingParams params;
   params.temperature = options.temperature.value_or(defaults_.temperature.value_or(1.0f));
-  if (!options.temperature && defaults_.do_sample == false) params.temperature = 0;
+  if (greedy_by_default(options, defaults_)) params.temperature = 0;
   params.top_p = options.top_p.value_or(defaults_.top_p.value_or(1.0f));
   params.top_k = options.top_k.value_or(defaults_.top_k.value_or(0));
   params.min_p = options.min_p.value_or(defaults_.min_p.value_or(0.0f));

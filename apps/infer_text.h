@@ -54,6 +54,10 @@ class TextSide {
   mutable std::unique_ptr<ChatTemplate> template_;  // parsed when the first chat needs it
 };
 
+// Whether the most likely token is always taken where a request says nothing else: by the options,
+// or the model's generation defaults.
+bool greedy_by_default(const InferOptions& options, const GenerationDefaults& defaults);
+
 // The conversation of --prompt, --system.
 OrderedJson chat_messages(const std::string& prompt, const std::optional<std::string>& system);
 

@@ -14,7 +14,9 @@ Worker::Worker(MpiSession& session, const Job& job, StepContext& where)
       model(
           make_model({job.config, job.placement, grid, *device, *ops, weights, where}, job.model)),
       engine(
-          grid, *model, *device, job.model.limits, job.model.kv_blocks, job.config.vocab, where) {}
+          grid, *model, *device, job.model.limits, job.model.kv_blocks, job.config.vocab, where) {
+  engine.use_drafts(job.drafts);
+}
 
 RunClock::RunClock(MpiSession& session, const Job& job, Worker& worker)
     : session_(session),

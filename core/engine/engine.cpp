@@ -5,8 +5,6 @@
 #include <chrono>
 
 #include "core/base/fault.h"
-#include "core/base/finite.h"
-#include "core/engine/sampler.h"
 
 namespace glm {
 namespace {
@@ -22,7 +20,7 @@ double seconds(std::chrono::steady_clock::duration duration) {
 
 bool is_prefill(const StepPlan& plan) {
   return std::any_of(plan.sequences.begin(), plan.sequences.end(), [](const PlanSequence& s) {
-    return s.tokens.size() > 1;
+    return static_cast<int64_t>(s.tokens.size()) - s.n_drafts > 1;
   });
 }
 
@@ -53,8 +51,21 @@ Engine::Engine(ProcessGrid& grid,
   slice_.resize(logits_.size());
 }
 
+void Engine::use_drafts(DraftMode mode) {
+  drafts_ = mode;
+  if (mode == DraftMode::kOff) return;
+  for (int64_t i = kept_hidden_steps(grid_.shape()) - 1; i >= 0; --i)
+    hidden_places_.push_back(static_cast<int32_t>(i));
+}
+
+int32_t Engine::submit(Request request) {
+  request.draft = drafts_ == DraftMode::kOn ||
+                  (drafts_ == DraftMode::kAuto && request.sampling.temperature == 0);
+  return scheduler_.submit(std::move(request));
+}
+
 int32_t Engine::submit(Request request, EngineListener listener) {
-  const int32_t id = scheduler_.submit(std::move(request));
+  const int32_t id = submit(std::move(request));
   own_.emplace(id, std::move(listener));
   return id;
 }
@@ -85,6 +96,7 @@ const EngineListener& Engine::listener(int32_t id) const {
 
 void Engine::end(int32_t id, FinishReason reason) {
   scheduler_.finish(id, reason);
+  guesses_.erase(id);
   if (const auto& on_finish = listener(id).on_finish) on_finish(id);
 }
 
@@ -101,7 +113,8 @@ void Engine::run(const EngineListener& listener) {
 bool Engine::step() {
   drop_forgotten();
   if (in_flight_.empty()) retired_ = Clock::now();
-  if (in_flight_.size() < n_ahead_) {
+  // Logits that lie on this rank last until its next pass.
+  if (grid_.last_stage() ? in_flight_.empty() : n_steps_ahead_ < n_ahead_) {
     StepPlan plan = scheduler_.schedule();
     if (!plan.sequences.empty()) {
       launch(std::move(plan));
@@ -178,6 +191,12 @@ void Engine::pass_on(Tensor message) {
 }
 
 Tensor Engine::compute(const StepPlan& plan) {
+  if (plan.draft) {
+    if (!grid_.last_stage()) return {};
+    where_.phase = "draft";
+    batch_.fill(plan, grid_.coord().data);
+    return model_.draft(batch_);
+  }
   ++where_.step;
   where_.phase = is_prefill(plan) ? "prefill" : "decode";
   batch_.fill(plan, grid_.coord().data);
@@ -187,33 +206,89 @@ Tensor Engine::compute(const StepPlan& plan) {
 }
 
 void Engine::launch(StepPlan plan) {
+  const bool drafts =
+      std::any_of(plan.sequences.begin(), plan.sequences.end(), [&](const PlanSequence& s) {
+        return scheduler_.sequence(s.id).drafts;
+      });
+  if (drafts) {
+    plan.hidden = hidden_places_.back();
+    hidden_places_.pop_back();
+  }
   share(plan);
   const Tensor local = compute(plan);
   const bool prefill = is_prefill(plan);
   in_flight_.push_back({std::move(plan), local, prefill});
+  ++n_steps_ahead_;
   // Chunks in the middle of prompts have nothing to collect.
   while (!in_flight_.empty() && in_flight_.front().plan.n_logits() == 0) retire();
 }
 
-// The end of the oldest step.
+// The MTP layer's part of a step, as soon as its tokens are known. All ranks run plans in their
+// order, so the place of the hidden states is free for later steps.
+void Engine::launch_drafts(const StepPlan& step, bool prefill) {
+  const bool guess = drafts_ == DraftMode::kOn || judge_.wants_drafts();
+  hidden_places_.push_back(step.hidden);
+  StepPlan pass = scheduler_.plan_drafts(step, guess);
+  if (pass.sequences.empty()) return;
+  share(pass);
+  const Tensor local = compute(pass);
+  in_flight_.push_back({std::move(pass), local, prefill});
+  if (in_flight_.back().plan.n_logits() > 0) return;
+  // Nothing comes of it. Its time shall not be that of the next step.
+  device_.wait();
+  const Clock::time_point now = Clock::now();
+  count(in_flight_.back(), 0, seconds(now - retired_));
+  retired_ = now;
+  in_flight_.pop_back();
+}
+
+// The end of the oldest step, or draft pass.
 void Engine::retire() {
   const InFlight step = std::move(in_flight_.front());
   in_flight_.pop_front();
+  if (!step.plan.draft) --n_steps_ahead_;
   collect_logits(step.plan, step.local);
   where_.part = "sampling";
   fault_point({"sampling", grid_.world().rank(), where_.step},
               host_tensor(logits_.data(), DType::kF32, {step.plan.n_logits() * vocab_}));
   check_logits(step.plan);
-  sample_step(step.plan);
+  const int64_t sampled = stats_.sampled_tokens;
+  if (step.plan.draft)
+    take_guesses(step.plan);
+  else
+    sample_step(step.plan);
   const Clock::time_point now = Clock::now();
   if (stats_.sampled_tokens > 0 && stats_.first_token_seconds == 0)
     stats_.first_token_seconds = seconds(now - start_);
-  int64_t n_rows = 0;
-  for (const PlanSequence& s : step.plan.sequences) n_rows += static_cast<int64_t>(s.tokens.size());
-  (step.prefill ? stats_.prefill_tokens : stats_.decode_tokens) += n_rows;
-  (step.prefill ? stats_.prefill_seconds : stats_.decode_seconds) += seconds(now - retired_);
-  stats_.decode_steps += step.prefill ? 0 : 1;
+  count(step, stats_.sampled_tokens - sampled, seconds(now - retired_));
   retired_ = now;
+  if (!step.plan.draft && step.plan.hidden >= 0) launch_drafts(step.plan, step.prefill);
+}
+
+void Engine::count(const InFlight& step, int64_t sampled, double seconds) {
+  (step.prefill ? stats_.prefill_seconds : stats_.decode_seconds) += seconds;
+  int64_t n_rows = 0;
+  int64_t n_drafts = 0;
+  for (const PlanSequence& s : step.plan.sequences) {
+    n_rows += static_cast<int64_t>(s.tokens.size());
+    n_drafts += s.n_drafts;
+  }
+  if (step.plan.draft) {
+    if (!step.prefill && step.plan.n_logits() > 0) judge_.add_pass(seconds);
+  } else if (step.prefill) {
+    stats_.prefill_tokens += n_rows;
+  } else {
+    stats_.decode_tokens += sampled;
+    stats_.decode_rows += n_rows - n_drafts;
+    ++stats_.decode_steps;
+    judge_.add_step(seconds, sampled, n_drafts > 0);
+  }
+  if (drafts_ != DraftMode::kAuto) return;
+  stats_.draft_gain = judge_.gain();
+  stats_.gave_up = judge_.gave_up();
+  if (!judge_.gave_up()) return;
+  drafts_ = DraftMode::kOff;
+  scheduler_.stop_drafts();
 }
 
 // Every tensor rank of the last stage sends its columns to the leader, which lays whole rows into
@@ -257,69 +332,6 @@ void Engine::collect_logits(const StepPlan& plan, Tensor local) {
       column += width;
     }
   }
-}
-
-// Every row of the step, also those that nobody samples from.
-void Engine::check_logits(const StepPlan& plan) const {
-  const std::span<const float> rows(logits_.data(), static_cast<size_t>(plan.n_logits() * vocab_));
-  const int64_t at = first_not_finite(rows);
-  if (at < 0) return;
-  fail(ExitCode::kNumerical,
-       "the logits are not finite: token {} has {}. The layers' outputs were finite: final norm or "
-       "head is broken (--ops checked finds the operation)",
-       at % vocab_,
-       rows[static_cast<size_t>(at)]);
-}
-
-void Engine::sample_step(const StepPlan& plan) {
-  const auto vocab = static_cast<size_t>(vocab_);
-  size_t row = 0;
-  for (const PlanSequence& step : plan.sequences) {
-    const auto n_logits = static_cast<size_t>(step.n_logits);
-    sample_sequence(step, std::span(logits_.data() + row * vocab, n_logits * vocab));
-    row += n_logits;
-  }
-}
-
-// A sequence may have ended, or given its pages back, since the step was planned. Logits behind all
-// that is known of it serve in any case.
-void Engine::sample_sequence(const PlanSequence& step, std::span<const float> rows) {
-  const auto vocab = static_cast<size_t>(vocab_);
-  Sequence* sequence = scheduler_.find(step.id);
-  if (sequence == nullptr || step.n_logits == 0) return;
-  const int64_t end = step.position + static_cast<int64_t>(step.tokens.size());
-  if (sequence->request.all_logits)
-    for (int64_t position = end - step.n_logits; position < end; ++position) {
-      if (sequence->finish != FinishReason::kNone) return;
-      if (position < sequence->logits_given) continue;
-      sequence->logits_given = position + 1;
-      const auto i = static_cast<size_t>(position - (end - step.n_logits));
-      if (const auto& on_logits = listener(step.id).on_logits)
-        on_logits(step.id, position, rows.subspan(i * vocab, vocab));
-    }
-  if (sequence->finish != FinishReason::kNone ||
-      end != static_cast<int64_t>(sequence->tokens.size()))
-    return;
-  ++stats_.sampled_tokens;
-  const int32_t token = sample(rows.last(vocab),
-                               sequence->request.sampling,
-                               sequence->tokens,
-                               static_cast<uint64_t>(sequence->n_generated()));
-  const bool goes_on = accept(*sequence, token);
-  if (sequence->finish != FinishReason::kNone) return;  // cancelled by its listener
-  if (!goes_on)
-    this->end(step.id, FinishReason::kStop);
-  else if (sequence->n_generated() >= sequence->request.max_tokens)
-    this->end(step.id, FinishReason::kLength);
-}
-
-// Whether the sequence goes on after `token`.
-bool Engine::accept(const Sequence& sequence, int32_t token) {
-  const std::vector<int32_t>& stops = sequence.request.stop_ids;
-  if (std::find(stops.begin(), stops.end(), token) != stops.end()) return false;
-  scheduler_.append(sequence.id, token);
-  const auto& on_token = listener(sequence.id).on_token;
-  return !on_token || on_token(sequence.id, token);
 }
 
 }  // namespace glm

@@ -1,7 +1,8 @@
 // The step loop over all ranks. The leader (world rank 0) schedules, hands the plan on, collects
 // the logits from the last stage, samples and tells its listeners; the other ranks follow the plans
 // until one says stop. With a pipeline the leader plans ahead: a step starts before the logits of
-// earlier ones are there, when it does not need them (prompt chunks, other sequences).
+// earlier ones are there, when it does not need them (prompt chunks, other sequences). With drafts
+// each step is followed by a pass of the MTP layer on the last stage (docs/speculative.md).
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -15,6 +16,8 @@
 #include <span>
 #include <vector>
 
+#include "core/engine/draft_judge.h"
+#include "core/engine/sampler.h"
 #include "core/engine/scheduler.h"
 #include "core/model/model.h"
 
@@ -38,7 +41,12 @@ struct EngineStats {
   int64_t prefill_tokens = 0;  // prompts that were computed again are counted again
   int64_t decode_tokens = 0;   // tokens sampled by decode steps
   int64_t decode_steps = 0;
+  int64_t decode_rows = 0;     // sequences of the decode steps, each step counted
   int64_t sampled_tokens = 0;  // by all steps, end tokens included
+  int64_t drafts = 0;          // guesses that were verified
+  int64_t accepted = 0;        // and were right
+  double draft_gain = 0;       // DraftMode::kAuto: DraftJudge::gain(), lasting
+  bool gave_up = false;        // likewise: no drafts any more
   double prefill_seconds = 0;
   double decode_seconds = 0;
   double first_token_seconds = 0;  // from the start of run(), or clear_stats()
@@ -59,9 +67,13 @@ class Engine {
          int64_t vocab,
          StepContext& where);
 
+  // Before the first request: whether tokens are guessed by the model's MTP layer, which must be
+  // loaded. The limits allow 2 rows and 2 rows with logits at least.
+  void use_drafts(DraftMode mode);
+
   // Leader only, between steps: before run(), between calls of step(), or from a listener. Throws
   // Error(kUsage) for what can never fit. A listener of its own takes the place of run()'s.
-  int32_t submit(Request request) { return scheduler_.submit(std::move(request)); }
+  int32_t submit(Request request);
   int32_t submit(Request request, EngineListener listener);
   // Leader only, likewise: ends a sequence that has not ended (FinishReason::kCancelled).
   void cancel(int32_t id);
@@ -88,13 +100,15 @@ class Engine {
   const EngineStats& stats() const { return stats_; }
   // Starts them anew, and the time to the first token.
   void clear_stats() {
-    stats_ = {};
+    stats_ = {.draft_gain = stats_.draft_gain, .gave_up = stats_.gave_up};
     start_ = Clock::now();
   }
 
-  // Bytes the engine takes on the leader for collected logits.
-  static int64_t buffer_bytes(const StepLimits& limits, int64_t vocab) {
-    return 2 * limits.max_logits * vocab * 4;
+  // Bytes the engine takes on the leader for collected logits, and for the distributions that
+  // drafts were drawn from.
+  static int64_t buffer_bytes(const StepLimits& limits, int64_t vocab, bool drafts) {
+    const auto candidate = static_cast<int64_t>(sizeof(Candidate));
+    return limits.max_logits * vocab * (2 * 4 + (drafts ? candidate / 2 : 0));
   }
 
  private:
@@ -112,11 +126,18 @@ class Engine {
   void pass_on(Tensor message);
   Tensor compute(const StepPlan& plan);
   void launch(StepPlan plan);
+  void launch_drafts(const StepPlan& step, bool prefill);
   void retire();
+  void count(const InFlight& step, int64_t sampled, double seconds);
   void collect_logits(const StepPlan& plan, Tensor local);
   void check_logits(const StepPlan& plan) const;
   void sample_step(const StepPlan& plan);
   void sample_sequence(const PlanSequence& step, std::span<const float> rows);
+  void hand_logits(Sequence& sequence, const PlanSequence& step, std::span<const float> rows);
+  bool serves(const Sequence& sequence, const PlanSequence& step) const;
+  bool verify(Sequence& sequence, const PlanSequence& step, std::span<const float> logits);
+  bool deliver(Sequence& sequence, int32_t token);
+  void take_guesses(const StepPlan& pass);
   bool accept(const Sequence& sequence, int32_t token);
   void end(int32_t id, FinishReason reason);
   const EngineListener& listener(int32_t id) const;
@@ -132,6 +153,11 @@ class Engine {
   Batch batch_;
   int64_t vocab_;
   std::deque<InFlight> in_flight_;  // oldest first
+  size_t n_steps_ahead_ = 0;        // of them, draft passes left out
+  DraftMode drafts_ = DraftMode::kOff;
+  DraftJudge judge_;
+  std::vector<int32_t> hidden_places_;                 // free ones of StepPlan::hidden
+  std::map<int32_t, std::vector<Candidate>> guesses_;  // what a sequence's draft was drawn from
   EngineListener common_;
   std::map<int32_t, EngineListener> own_;
   std::set<int32_t> forgotten_;  // dropped when no listener of theirs can be at work

@@ -18,6 +18,7 @@ class KeptCaches {
     std::vector<int32_t> tokens;  // of the positions in the cache
     int data_rank = 0;
     std::vector<int32_t> blocks;
+    int64_t drafted = 0;  // of these positions the MTP layer has in its cache as well
   };
   struct Match {
     size_t index = 0;

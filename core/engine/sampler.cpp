@@ -104,14 +104,49 @@ int32_t sample(std::span<const float> logits,
                const SamplingParams& params,
                std::span<const int32_t> history,
                uint64_t step) {
-  const std::vector<Candidate> candidates = distribution(logits, params, history);
-  const double u = uniform_double(stream_key(params.seed, "sampler"), step);
+  return draw(distribution(logits, params, history), params.seed, "sampler", step);
+}
+
+int32_t draw(const std::vector<Candidate>& candidates,
+             uint64_t seed,
+             std::string_view stream,
+             uint64_t step) {
+  const double u = uniform_double(stream_key(seed, stream), step);
   double sum = 0;
   for (const Candidate& c : candidates) {
     sum += c.probability;
     if (u < sum) return c.token;
   }
   return candidates.back().token;
+}
+
+Verdict verify_draft(const std::vector<Candidate>& wanted,
+                     const std::vector<Candidate>& guess,
+                     int32_t draft,
+                     uint64_t seed,
+                     uint64_t step) {
+  const auto less_token = [](const Candidate& a, const Candidate& b) { return a.token < b.token; };
+  std::vector<Candidate> known = guess;
+  std::sort(known.begin(), known.end(), less_token);
+  const auto guessed = [&](int32_t token) {
+    const auto at = std::lower_bound(known.begin(), known.end(), Candidate{token, 0}, less_token);
+    return at != known.end() && at->token == token ? at->probability : 0.0;
+  };
+  std::vector<Candidate> rest;
+  double sum = 0;
+  double p = 0;
+  for (const Candidate& c : wanted) {
+    if (c.token == draft) p = c.probability;
+    const double more = c.probability - guessed(c.token);
+    if (more <= 0) continue;
+    rest.push_back({c.token, more});
+    sum += more;
+  }
+  const double u = uniform_double(stream_key(seed, "verify"), step);
+  // Without a rest the two are equal but for rounding.
+  if (u * guessed(draft) < p || rest.empty()) return {draft, true};
+  for (Candidate& c : rest) c.probability /= sum;
+  return {draw(rest, seed, "sampler", step), false};
 }
 
 }  // namespace glm

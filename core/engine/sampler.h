@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "core/engine/sequence.h"
@@ -29,5 +30,25 @@ int32_t sample(std::span<const float> logits,
                const SamplingParams& params,
                std::span<const int32_t> history,
                uint64_t step);
+
+// A draft token drawn from `guess` against the distribution `wanted` at the same place: taken with
+// probability min(1, wanted / guess), else a draw from what `wanted` has more than `guess`.
+// Whatever the guess, the result is distributed as `wanted` (Leviathan et al. 2023).
+struct Verdict {
+  int32_t token = 0;
+  bool accepted = false;
+};
+Verdict verify_draft(const std::vector<Candidate>& wanted,
+                     const std::vector<Candidate>& guess,
+                     int32_t draft,
+                     uint64_t seed,
+                     uint64_t step);
+
+// A draw from `candidates`. `stream` names what is drawn, so that draws of one step for different
+// purposes are independent.
+int32_t draw(const std::vector<Candidate>& candidates,
+             uint64_t seed,
+             std::string_view stream,
+             uint64_t step);
 
 }  // namespace glm

@@ -23,6 +23,10 @@ namespace glm {
 // Age decides: a sequence may take pages from younger ones of its data rank, never from older ones.
 // So the oldest of a data rank always runs on, and everything that was submitted ends. Who lost its
 // pages waits at its place by age, and computes prompt and answer again as one prompt.
+//
+// A sequence with a draft brings it as one more row behind its last token. The leader then says
+// what came of it, by append() and by refuse_draft(); the next plan begins where the cache is
+// right.
 class Scheduler {
  public:
   // `kv_blocks`: pages of each data rank's cache. `n_ahead`: plans that are meant to be under way
@@ -42,6 +46,22 @@ class Scheduler {
   // Ends a sequence, running or waiting, and frees its pages, or leaves them to a later sequence
   // (Request::keep_cache) as long as nobody else needs them.
   void finish(int32_t id, FinishReason reason);
+  // The pass of the MTP layer that follows a step whose tokens are known: at each position of the
+  // step that is right, the token behind it. Who goes on with a draft awaits it from now on;
+  // guess: whether there shall be any, else the pass only keeps the layer's cache complete.
+  StepPlan plan_drafts(const StepPlan& step, bool guess);
+  // The guess that came of such a pass.
+  void set_draft(int32_t id, int32_t token);
+  // The token behind the known ones, not appended yet, is not the draft: its position is computed
+  // again.
+  void refuse_draft(int32_t id);
+  // No passes from now on. Drafts that exist or are awaited are verified as ever.
+  void stop_drafts();
+  // Whether the MTP layer can follow the sequence behind this step: not when it has lost its pages
+  // since the step was planned.
+  bool can_draft_behind(const Sequence& sequence, const PlanSequence& step) const {
+    return sequence.data_rank == step.data_rank && sequence.drafted >= step.position;
+  }
   // Drops what is known of a sequence that has ended.
   void forget(int32_t id);
 
@@ -55,15 +75,16 @@ class Scheduler {
   int64_t n_preempted() const { return n_preempted_; }
 
  private:
-  struct Draft;
+  struct Building;
 
   void admit();
   void place(Sequence& sequence, int data_rank, const std::optional<KeptCaches::Match>& kept);
   void free_kept(int data_rank, int64_t n_free);
   void leave_cache(Sequence& sequence);
   std::vector<int32_t> candidates(bool decoding) const;
-  void add(Sequence& sequence, Draft& draft);
-  bool grow(Sequence& sequence, int64_t n_blocks, const Draft& draft);
+  void add(Sequence& sequence, Building& step);
+  std::optional<PlanSequence> draft_rows(Sequence& sequence, const PlanSequence& step, bool guess);
+  bool grow(Sequence& sequence, int64_t n_blocks, const Building& step);
   void preempt(Sequence& sequence);
   void release(Sequence& sequence);
 

@@ -26,6 +26,7 @@ struct Request {
   bool all_logits = false;        // hand over the logits of every position ...
   int64_t first_logits = 0;       // ... from this one on
   bool keep_cache = false;        // leave the cache to a later request with the same beginning
+  bool draft = false;             // guess tokens ahead with the MTP layer; not with all_logits
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled };
@@ -41,12 +42,19 @@ struct Sequence {
   int64_t last_step = 0;        // number of the last step that it was part of
   int32_t data_rank = -1;       // -1: waits for admission
   std::vector<int32_t> blocks;  // pages of the cache
+
+  // Guesses with the MTP layer (docs/speculative.md).
+  bool drafts = false;         // still takes part in it
+  bool draft_awaited = false;  // a pass that guesses its next token but one is under way
+  int32_t draft = -1;          // the guess of what follows `tokens`; -1: none
+  int64_t drafted = 0;         // positions that the passes leave in the cache of the MTP layer
+
   FinishReason finish = FinishReason::kNone;
 
   int64_t n_generated() const {
     return static_cast<int64_t>(tokens.size() - request.prompt.size());
   }
-  // Positions that no step was planned for yet.
+  // Known positions that no step was planned for yet; below 0 while a guess is verified.
   int64_t missing() const { return static_cast<int64_t>(tokens.size()) - computed; }
 };
 

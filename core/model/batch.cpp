@@ -11,7 +11,7 @@ namespace {
 
 constexpr int32_t kMostDataRanks = 1 << 20;
 
-constexpr int32_t kMagic = 0x474C4D31;  // "GLM1"
+constexpr int32_t kMagic = 0x474C4D32;  // "GLM2"
 
 // Reads the integers of a plan, refusing to run past the end.
 class Reader {
@@ -51,10 +51,12 @@ void check_sequence(const PlanSequence& sequence) {
   if (sequence.data_rank < 0 || sequence.data_rank >= kMostDataRanks)
     fail(ExitCode::kCommunication, "a step plan names data rank {}", sequence.data_rank);
   if (sequence.position < 0 || sequence.position + n > std::numeric_limits<int32_t>::max() ||
-      sequence.n_logits < 0 || sequence.n_logits > n ||
+      sequence.n_logits < 0 || sequence.n_logits > n || sequence.n_drafts < 0 ||
+      sequence.n_drafts > n || sequence.hidden_row < 0 ||
+      sequence.hidden_row + n > std::numeric_limits<int32_t>::max() ||
       !std::all_of(sequence.blocks.begin(), sequence.blocks.end(), is_page))
     fail(ExitCode::kCommunication,
-         "a step plan has {} rows at position {}, logits of {}, or pages that cannot be",
+         "a step plan has {} rows at position {}, logits of {}, drafts or pages that cannot be",
          n,
          sequence.position,
          sequence.n_logits);
@@ -63,9 +65,16 @@ void check_sequence(const PlanSequence& sequence) {
 }  // namespace
 
 std::vector<int32_t> StepPlan::serialized() const {
-  std::vector<int32_t> out = {kMagic, stop ? 1 : 0, static_cast<int32_t>(sequences.size())};
+  std::vector<int32_t> out = {
+      kMagic, stop ? 1 : 0, draft ? 1 : 0, hidden, static_cast<int32_t>(sequences.size())};
   for (const PlanSequence& sequence : sequences) {
-    out.insert(out.end(), {sequence.id, sequence.data_rank, sequence.position, sequence.n_logits});
+    out.insert(out.end(),
+               {sequence.id,
+                sequence.data_rank,
+                sequence.position,
+                sequence.n_logits,
+                sequence.n_drafts,
+                sequence.hidden_row});
     append_list(out, sequence.tokens);
     append_list(out, sequence.blocks);
   }
@@ -78,16 +87,27 @@ StepPlan StepPlan::deserialized(std::span<const int32_t> data) {
     fail(ExitCode::kCommunication, "what arrived is no step plan: do all ranks run one version?");
   StepPlan plan;
   const int32_t stop = reader.next();
+  const int32_t draft = reader.next();
+  plan.hidden = reader.next();
   const int32_t n = reader.next();
-  if (n < 0 || stop < 0 || stop > 1)
-    fail(ExitCode::kCommunication, "a step plan begins with {} and {}", stop, n);
+  const auto is_flag = [](int32_t value) { return value == 0 || value == 1; };
+  if (n < 0 || !is_flag(stop) || !is_flag(draft) || plan.hidden < -1)
+    fail(ExitCode::kCommunication,
+         "a step plan begins with {}, {}, {} and {}",
+         stop,
+         draft,
+         plan.hidden,
+         n);
   plan.stop = stop == 1;
+  plan.draft = draft == 1;
   for (int32_t i = 0; i < n; ++i) {
     PlanSequence sequence;
     sequence.id = reader.next();
     sequence.data_rank = reader.next();
     sequence.position = reader.next();
     sequence.n_logits = reader.next();
+    sequence.n_drafts = reader.next();
+    sequence.hidden_row = reader.next();
     sequence.tokens = reader.list();
     sequence.blocks = reader.list();
     check_sequence(sequence);
@@ -115,7 +135,8 @@ Batch::Batch(Device& device, const StepLimits& limits)
       slots_(device.allocate(DType::kI32, {limits.max_rows})),
       spans_(device.allocate(DType::kI32, {limits.max_sequences, 4})),
       block_table_(device.allocate(DType::kI32, {limits.max_sequences * limits.max_blocks()})),
-      logits_(device.allocate(DType::kI32, {limits.max_logits})) {
+      logits_(device.allocate(DType::kI32, {limits.max_logits})),
+      hidden_index_(device.allocate(DType::kI32, {limits.max_rows})) {
   const auto size = [](int64_t n) { return static_cast<size_t>(n); };
   host_ids_.reserve(size(limits.max_rows));
   host_positions_.reserve(size(limits.max_rows));
@@ -123,18 +144,25 @@ Batch::Batch(Device& device, const StepLimits& limits)
   host_spans_.reserve(size(limits.max_sequences * 4));
   host_table_.reserve(size(limits.max_sequences * limits.max_blocks()));
   host_logits_.reserve(size(limits.max_logits));
+  host_hidden_.reserve(size(limits.max_rows));
 }
 
 int64_t Batch::bytes(const StepLimits& limits) {
-  return 4 * (3 * limits.max_rows + limits.max_sequences * (4 + limits.max_blocks()) +
+  return 4 * (4 * limits.max_rows + limits.max_sequences * (4 + limits.max_blocks()) +
               limits.max_logits);
 }
 
 void Batch::fill(const StepPlan& plan, int data_rank) {
-  for (auto* list :
-       {&host_ids_, &host_positions_, &host_slots_, &host_spans_, &host_table_, &host_logits_})
+  for (auto* list : {&host_ids_,
+                     &host_positions_,
+                     &host_slots_,
+                     &host_spans_,
+                     &host_table_,
+                     &host_logits_,
+                     &host_hidden_})
     list->clear();
   rows_of_data_rank_.clear();
+  hidden_ = plan.hidden;
   int32_t max_context = 0;
   for (const PlanSequence& sequence : plan.sequences) {
     const auto n = static_cast<int32_t>(sequence.tokens.size());
@@ -165,6 +193,7 @@ void Batch::fill(const StepPlan& plan, int data_rank) {
                             p % kKvBlockTokens);
     }
     for (int32_t i = n - sequence.n_logits; i < n; ++i) host_logits_.push_back(first + i);
+    if (plan.draft) append_hidden_rows(sequence.hidden_row, n);
     max_context = std::max(max_context, end);
   }
   rows_.n_rows = static_cast<int>(host_ids_.size());
@@ -177,6 +206,16 @@ void Batch::fill(const StepPlan& plan, int data_rank) {
       upload(spans_.reshaped({spans_.elements()}), host_spans_).reshaped({rows_.n_spans, 4});
   rows_.block_table = upload(block_table_, host_table_);
   logit_rows_ = upload(logits_, host_logits_);
+  hidden_rows_ = upload(hidden_index_, host_hidden_);
+}
+
+void Batch::append_hidden_rows(int32_t first, int32_t count) {
+  if (first + count > limits_.max_rows)
+    fail(ExitCode::kCommunication,
+         "a step plan asks for kept row {} of {}",
+         first + count,
+         limits_.max_rows);
+  for (int32_t i = 0; i < count; ++i) host_hidden_.push_back(first + i);
 }
 
 Tensor Batch::upload(Tensor target, const std::vector<int32_t>& values) {

@@ -1,6 +1,7 @@
 // One step of the engine. StepPlan is what the leader decided, as integers, broadcast to all ranks;
-// Batch is the part of one data rank on its device. Chunked prefill, decode and the rows of several
-// sequences are all this one description. SPDX-License-Identifier: MIT
+// Batch is the part of one data rank on its device. Chunked prefill, decode, rows that verify a
+// draft and the rows of several sequences are all this one description. SPDX-License-Identifier:
+// MIT
 #pragma once
 
 #include <cstdint>
@@ -21,10 +22,17 @@ struct PlanSequence {
   int32_t n_logits = 0;         // logits are wanted for the last n_logits rows
   std::vector<int32_t> tokens;  // new rows
   std::vector<int32_t> blocks;  // the sequence's pages, in order; cover position + tokens
+  int32_t n_drafts = 0;         // the last n_drafts tokens are guesses that the step verifies
+  int32_t hidden_row = 0;       // of the first row, in a draft pass: its row among those kept
 };
 
 struct StepPlan {
   bool stop = false;  // the ranks leave the step loop
+  // A pass of the MTP layer over rows of an earlier step: at each position the token that follows
+  // it. Its logits guess the token behind that one (docs/speculative.md).
+  bool draft = false;
+  int32_t hidden =
+      -1;  // where the rows of hidden states are kept, or read by a draft pass; -1: not
   std::vector<PlanSequence> sequences;
 
   std::vector<int32_t> serialized() const;
@@ -55,6 +63,10 @@ class Batch {
   int64_t n_rows() const { return rows_.n_rows; }
   // Rows whose logits are wanted, ascending: [n] i32.
   Tensor logit_rows() const { return logit_rows_; }
+  // In a draft pass: which kept hidden state each row goes with, [n_rows] i32.
+  Tensor hidden_rows() const { return hidden_rows_; }
+  // StepPlan::hidden.
+  int32_t hidden() const { return hidden_; }
   int64_t n_logits() const { return logit_rows_.rows(); }
   // Rows of the step on any data rank.
   int64_t rows_of(int data_rank) const {
@@ -65,16 +77,19 @@ class Batch {
   static int64_t bytes(const StepLimits& limits);
 
  private:
+  void append_hidden_rows(int32_t first, int32_t count);
   Tensor upload(Tensor target, const std::vector<int32_t>& values);
 
   Device& device_;
   StepLimits limits_;
   // Device memory for the limits, and the host side of each.
-  Tensor ids_, positions_, slots_, spans_, block_table_, logits_;
+  Tensor ids_, positions_, slots_, spans_, block_table_, logits_, hidden_index_;
   std::vector<int32_t> host_ids_, host_positions_, host_slots_, host_spans_, host_table_,
-      host_logits_;
+      host_logits_, host_hidden_;
   BatchRows rows_;
   Tensor logit_rows_;
+  Tensor hidden_rows_;
+  int32_t hidden_ = -1;
   std::vector<int64_t> rows_of_data_rank_;  // up to the last one that has any
 };
 

@@ -61,6 +61,7 @@ Placement Division::placement(int rank, Numerics numerics) const {
   out.stages = stages;
   out.experts = experts[static_cast<size_t>(exchange_group(shape, out.coord))];
   out.numerics = numerics;
+  out.mtp = mtp;
   return out;
 }
 
@@ -88,14 +89,16 @@ std::vector<int> expert_borders(int n_experts,
 Division divide_model(const ModelConfig& config,
                       const DTypeChoice& dtypes,
                       const GridShape& shape,
-                      const Capacities& capacities) {
+                      const Capacities& capacities,
+                      bool mtp) {
   const auto world = static_cast<size_t>(shape.world());
   GLM_CHECK(capacities.empty() || capacities.size() == world, "{} capacities", capacities.size());
   const Capacities alike(world, 1);
   const Capacities& given = capacities.empty() ? alike : capacities;
   Division out;
   out.shape = shape;
-  out.stages = stage_layers(config, dtypes, shape.pipeline, stage_capacities(shape, given));
+  out.mtp = mtp;
+  out.stages = stage_layers(config, dtypes, shape.pipeline, stage_capacities(shape, given), mtp);
   for (int first = 0; first < shape.world(); first += exchange_size(shape))
     out.experts.emplace_back(
         expert_borders(config.router.n_experts, share_capacities(shape, given, first)),

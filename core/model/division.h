@@ -19,6 +19,7 @@ struct Division {
   GridShape shape;
   std::vector<Range> stages;             // layers of each stage
   std::vector<ExpertPlacement> experts;  // of each exchange group of the job
+  bool mtp = false;                      // the last stage holds the MTP layer
 
   Placement placement(int rank, Numerics numerics) const;
 };
@@ -26,7 +27,8 @@ struct Division {
 Division divide_model(const ModelConfig& config,
                       const DTypeChoice& dtypes,
                       const GridShape& shape,
-                      const Capacities& capacities = {});
+                      const Capacities& capacities = {},
+                      bool mtp = false);
 
 // Experts per share in proportion to weights, each within one of its exact proportion. Where
 // `limits` (experts a share can hold) are given and exceeded, others with room take what is too

@@ -66,9 +66,10 @@ FittedPlan fit_plan(const ModelConfig& config,
                     const DTypeChoice& dtypes,
                     const GridShape& shape,
                     const Capacities& capacities,
-                    const std::function<MemoryPlan(const Division&)>& plan_of) {
+                    const std::function<MemoryPlan(const Division&)>& plan_of,
+                    bool mtp) {
   FittedPlan out;
-  out.division = divide_model(config, dtypes, shape, capacities);
+  out.division = divide_model(config, dtypes, shape, capacities, mtp);
   out.plan = plan_of(out.division);
   const auto fits = [&] { return rank_over_capacity(out.plan, capacities) < 0; };
   const auto deal_experts = [&] {
@@ -78,7 +79,7 @@ FittedPlan fit_plan(const ModelConfig& config,
   if (fits()) return out;
   deal_experts();
   if (fits()) return out;
-  out.division = divide_model(config, dtypes, shape, left_for_layers(out.plan, capacities));
+  out.division = divide_model(config, dtypes, shape, left_for_layers(out.plan, capacities), mtp);
   out.plan = plan_of(out.division);
   if (fits()) return out;
   deal_experts();

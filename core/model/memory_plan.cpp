@@ -80,14 +80,14 @@ class Coverage {
 };
 
 int64_t kv_bytes(const ModelConfig& config,
-                 const GridShape& shape,
-                 const RankPlan& rank,
+                 const Placement& placement,
                  const PlanRequest& request) {
+  const GridCoord& coord = placement.coord;
   const HeadShare heads =
-      head_share(config.n_heads, config.n_kv_heads, rank.coord.tensor, shape.tensor);
+      head_share(config.n_heads, config.n_kv_heads, coord.tensor, placement.shape.tensor);
   const int64_t page = KvLayer::page_bytes(
       request.kv_dtype, static_cast<int>(heads.key_value.size()), config.head_dim);
-  return rank.layers.size() * request.kv_blocks * 2 * page;
+  return placement.cached_layers() * request.kv_blocks * 2 * page;
 }
 
 StoredType type_of(const TensorSpec& spec, const ModelConfig& config, const PlanRequest& request) {
@@ -116,6 +116,19 @@ std::string experts_text(const RankPlan& rank) {
   const std::string experts = range_text(rank.experts);
   if (rank.expert_slices == 1 || rank.experts.size() == 0) return experts;
   return fmt::format("{} /{}", experts, rank.expert_slices);
+}
+
+// The MTP layer is part of the last stage's experts in the table.
+std::string mtp_text(const MemoryPlan& plan) {
+  const char* believed = plan.mtp_believed ? " (num_nextn_predict_layers is believed)" : "";
+  if (!plan.mtp_loaded)
+    return fmt::format(
+        "MTP layer {} GB more in the file, not loaded{}\n", gigabytes(plan.mtp_bytes, 2), believed);
+  int64_t loaded = 0;
+  for (const RankPlan& rank : plan.ranks) loaded += kind_bytes(rank, {Kind::kMtp});
+  return fmt::format("MTP layer {} GB on the last stage, loaded to draft tokens{}\n",
+                     gigabytes(loaded, 2),
+                     believed);
 }
 
 std::string heads_text(const ModelConfig& config, const GridShape& shape, GridCoord coord) {
@@ -148,6 +161,7 @@ MemoryPlan plan_division(const ModelConfig& config,
   MemoryPlan plan;
   plan.shape = shape;
   plan.mtp_believed = request.with_mtp && request.stored.empty();
+  plan.mtp_loaded = division.mtp;
   std::vector<Placement> placements;
   for (int rank = 0; rank < shape.world(); ++rank) {
     const Placement& placement =
@@ -158,15 +172,15 @@ MemoryPlan plan_division(const ModelConfig& config,
     row.experts = {placement.experts.begin(row.coord.expert),
                    placement.experts.begin(row.coord.expert + 1)};
     row.expert_slices = placement.experts.n_slices;
-    row.kv_bytes = kv_bytes(config, shape, row, request);
+    row.kv_bytes = kv_bytes(config, placement, request);
   }
-  for (const TensorSpec& spec : tensor_specs(config, request.with_mtp)) {
+  for (const TensorSpec& spec : tensor_specs(config, request.with_mtp || division.mtp)) {
     const StoredType type = type_of(spec, config, request);
     if (spec.kind == Kind::kMtp) {
       const bool exists =
           request.stored.empty() ? !spec.optional : request.stored.contains(spec.name);
       if (exists) plan.mtp_bytes += stored_bytes(spec, type);
-      continue;
+      if (!division.mtp || spec.optional) continue;
     }
     plan.model_bytes += stored_bytes(spec, type);
     const int64_t rows = spec.dims.size() == 1 ? spec.cols() : spec.rows();
@@ -218,7 +232,7 @@ std::string plan_text(const ModelConfig& config, const MemoryPlan& plan) {
                     gigabytes(ends, 3),
                     gigabytes(kind_bytes(rank, {Kind::kAttention}), 3),
                     gigabytes(ffn, 3),
-                    gigabytes(kind_bytes(rank, {Kind::kExperts}), 3),
+                    gigabytes(kind_bytes(rank, {Kind::kExperts, Kind::kMtp}), 3),
                     gigabytes(rank.kv_bytes, 3),
                     gigabytes(rank.buffer_bytes, 3),
                     gigabytes(rank.process_bytes, 3),
@@ -229,10 +243,7 @@ std::string plan_text(const ModelConfig& config, const MemoryPlan& plan) {
   text += fmt::format("weights total {} GB\n", gigabytes(plan.model_bytes, 2));
   text += fmt::format("replicated {} GB more, held by several ranks\n", gigabytes(replicated, 2));
   text += fmt::format("largest rank {} GB\n", gigabytes(largest, 2));
-  if (plan.mtp_bytes > 0)
-    text += fmt::format("MTP layer {} GB more in the file, not loaded{}\n",
-                        gigabytes(plan.mtp_bytes, 2),
-                        plan.mtp_believed ? " (num_nextn_predict_layers is believed)" : "");
+  if (plan.mtp_bytes > 0) text += mtp_text(plan);
   return text;
 }
 

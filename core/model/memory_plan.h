@@ -18,7 +18,7 @@ struct RankPlan {
   Range layers;
   Range experts;                    // of each layer; empty in a dense model
   int expert_slices = 1;            // ranks that divide the columns of these experts
-  std::map<Kind, int64_t> weights;  // bytes by kind, MTP left out (it is not loaded)
+  std::map<Kind, int64_t> weights;  // bytes by kind
   int64_t replicated_bytes = 0;     // of the weights: a rank before this one holds them too
   int64_t kv_bytes = 0;
   int64_t buffer_bytes = 0;   // step scratch, exchange, kernels: filled in by the model
@@ -29,8 +29,9 @@ struct RankPlan {
 
 struct MemoryPlan {
   GridShape shape;
-  int64_t model_bytes = 0;  // every tensor once, MTP left out
-  int64_t mtp_bytes = 0;
+  int64_t model_bytes = 0;  // every tensor that is loaded, once
+  int64_t mtp_bytes = 0;    // of the MTP layer in the file, copies of embedding and head included
+  bool mtp_loaded = false;
   bool mtp_believed = false;  // config.json announces it; no tensors were seen
   std::vector<RankPlan> ranks;
 };
@@ -40,7 +41,7 @@ struct PlanRequest {
   KvDType kv_dtype = KvDType::kF16;
   int64_t kv_blocks = 0;  // pages of 16 positions per rank
   Numerics numerics = Numerics::kDefault;
-  bool with_mtp = false;
+  bool with_mtp = false;  // the model has an MTP layer; whether it is loaded says the division
   // When the model file exists: the stored types of its tensors by name, instead of dtypes.
   std::map<std::string, StoredType, std::less<>> stored;
 };
@@ -69,7 +70,8 @@ FittedPlan fit_plan(const ModelConfig& config,
                     const DTypeChoice& dtypes,
                     const GridShape& shape,
                     const Capacities& capacities,
-                    const std::function<MemoryPlan(const Division&)>& plan_of);
+                    const std::function<MemoryPlan(const Division&)>& plan_of,
+                    bool mtp = false);
 
 // The table of --dry-run; contains a line "weights total X.XX GB" (GB = 1e9 bytes), cache and
 // buffers apart.

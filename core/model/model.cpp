@@ -67,6 +67,7 @@ int64_t arena_bytes(const ModelConfig& config,
           (gathers ? r * top_k * 2 * config.moe_intermediate : 0);  // whole, from slices
   }
   const int64_t head = options.limits.max_logits * (2 * hidden + share(config.vocab));
+  if (placement.holds_mtp()) floats += rows * 5 * hidden;  // both inputs, apart and joined
   floats +=
       std::max({attention + gathered, dense + gathered_ffn, moe + dense + gathered_ffn, head});
   return 4 * floats + 64 * 64;  // 64: tensors of a step, each padded to 64 bytes
@@ -83,7 +84,16 @@ int64_t posted_bytes(const ModelConfig& config,
   const int64_t vocab = (config.vocab + shape.tensor - 1) / shape.tensor + kTileRows;
   const int64_t floats =
       last ? options.limits.max_logits * vocab : options.limits.max_rows * config.hidden;
-  return 4 * floats * std::min(kMostPosted, last ? shape.pipeline : kMostPosted);
+  // A draft pass sends logits as well.
+  const int messages = last ? shape.pipeline * (placement.mtp ? 2 : 1) : kMostPosted;
+  return 4 * floats * std::min(kMostPosted, messages);
+}
+
+int64_t hidden_elements(const ModelConfig& config,
+                        const Placement& placement,
+                        const StepLimits& limits) {
+  if (!placement.holds_mtp()) return 0;
+  return kept_hidden_steps(placement.shape) * limits.max_rows * config.hidden;
 }
 
 }  // namespace
@@ -105,7 +115,7 @@ Model::Model(const ModelParts& parts, const ModelOptions& options)
                                      parts.placement.shape.tensor);
   cache_ = std::make_unique<KvCache>(parts.device,
                                      options.kv_dtype,
-                                     n_local_layers(),
+                                     parts.placement.cached_layers(),
                                      static_cast<int>(heads.key_value.size()),
                                      config.head_dim,
                                      options.kv_blocks);
@@ -114,20 +124,31 @@ Model::Model(const ModelParts& parts, const ModelOptions& options)
   inv_freq_ = parts.device.allocate(DType::kF32, {n});
   parts.device.copy(inv_freq_,
                     host_tensor(const_cast<float*>(frequencies.data()), DType::kF32, {n}));
+  if (parts.placement.holds_mtp())
+    hidden_ = parts.device.allocate(
+        DType::kF32,
+        {kept_hidden_steps(parts.placement.shape), options.limits.max_rows, config.hidden});
 }
 
 Model::~Model() = default;
 
-Tensor Model::forward(const Batch& batch) {
+// What every pass needs; returns room for x.
+Tensor Model::begin(const Batch& batch) {
   arena_.rewind(0);
   const int64_t rows = batch.n_rows();
-  const ProcessGrid& grid = run_.grid;
   for (size_t d = 0; d < step_rows_.size(); ++d) step_rows_[d] = batch.rows_of(static_cast<int>(d));
   if (exchange_ != nullptr) exchange_->begin_step(step_rows_);
-  const int stage = grid.coord().pipeline;
   const Tensor x = take(rows, run_.config.hidden);
   rope_ = arena_.take(DType::kF32, {rows, 2, inv_freq_.rows()});
   run_.ops.rope_table(rope_, batch.rows().positions, inv_freq_);
+  return x;
+}
+
+Tensor Model::forward(const Batch& batch) {
+  const Tensor x = begin(batch);
+  const int64_t rows = batch.n_rows();
+  const ProcessGrid& grid = run_.grid;
+  const int stage = grid.coord().pipeline;
 
   run_.where.part = "embedding";
   if (grid.first_stage())
@@ -186,14 +207,58 @@ void Model::check_finite(Tensor x, const char* what, int64_t layer) const {
 
 Tensor Model::logits(Tensor x, const Batch& batch) {
   run_.where.part = "head";
+  const Tensor norm = weights_.vector("final_norm");
   const Tensor index = batch.logit_rows();
   const Tensor picked = take(index.rows(), run_.config.hidden);
-  run_.ops.gather_rows(picked, x, index);
-  run_.ops.rms_norm(picked, picked, weights_.vector("final_norm"), run_.config.norm_eps);
+  if (!hidden_.absent() && batch.hidden() >= 0) {
+    const Tensor kept = kept_hidden(batch).slice(0, x.rows());
+    run_.ops.rms_norm(kept, x, norm, run_.config.norm_eps);
+    run_.ops.gather_rows(picked, kept, index);
+  } else {
+    run_.ops.gather_rows(picked, x, index);
+    run_.ops.rms_norm(picked, picked, norm, run_.config.norm_eps);
+  }
+  return head(picked);
+}
+
+Tensor Model::head(Tensor picked) {
   const Weight& head = weights_.matrix(run_.config.tied ? "embedding" : "head");
-  const Tensor out = take(index.rows(), head.rows);
+  const Tensor out = take(picked.rows(), head.rows);
   run_.ops.linear(out, picked, head);
   return out;
+}
+
+// The rows of the step that batch.hidden() names.
+Tensor Model::kept_hidden(const Batch& batch) {
+  if (batch.hidden() >= hidden_.rows())
+    fail(ExitCode::kCommunication,
+         "a step plan keeps hidden states at {} of {} places",
+         batch.hidden(),
+         hidden_.rows());
+  const int64_t rows = hidden_.dim(1);
+  return hidden_.slice(batch.hidden(), 1).reshaped({rows, run_.config.hidden});
+}
+
+Tensor Model::draft(const Batch& batch) {
+  if (!run_.grid.last_stage()) return {};
+  GLM_CHECK(!hidden_.absent() && batch.hidden() >= 0, "a draft pass without an MTP layer");
+  const Tensor x = begin(batch);
+  run_.where.part = "MTP layer";
+  run_.where.layer = static_cast<int>(run_.config.n_layers);
+  const Tensor hidden = take(x.rows(), x.cols());
+  run_.ops.gather_rows(hidden, kept_hidden(batch), batch.hidden_rows());
+  embed(x, batch);
+  forward_mtp(x, hidden, batch);
+  check_finite(x, "the output of the MTP layer");
+  run_.where.layer = -1;
+  run_.where.part = "head";
+  const Tensor picked = take(batch.n_logits(), x.cols());
+  run_.ops.gather_rows(picked, x, batch.logit_rows());
+  return head(picked);
+}
+
+void Model::forward_mtp(Tensor, Tensor, const Batch&) {
+  fail(ExitCode::kRuntime, "{} models have no MTP layer", family_name(run_.config.family));
 }
 
 std::string Model::layer_prefix(int64_t local_layer) const {
@@ -225,7 +290,8 @@ int64_t model_scratch_bytes(const ModelConfig& config,
                             const Placement& placement,
                             const ModelOptions& options) {
   int64_t bytes = arena_bytes(config, placement, options) + Batch::bytes(options.limits) +
-                  posted_bytes(config, placement, options);
+                  posted_bytes(config, placement, options) +
+                  4 * hidden_elements(config, placement, options.limits);
   if (config.is_moe())
     bytes +=
         ExpertExchange::buffer_bytes(placement.shape, exchange_config(config, placement, options));
@@ -236,7 +302,7 @@ OpsLimits ops_limits(const ModelConfig& config, const GridShape& shape, const St
   OpsLimits out;
   const int64_t spread = std::max(1, shape.expert / std::max(1, shape.tensor));
   out.max_rows = limits.max_rows * spread * std::max(1, config.router.top_k);
-  out.max_cols = std::max({config.hidden,
+  out.max_cols = std::max({config.hidden * (config.announces_mtp ? 2 : 1),
                            config.attention_width(),
                            config.intermediate,
                            config.moe_intermediate,

@@ -11,6 +11,10 @@
 
 namespace glm {
 
+// How many steps' rows of hidden states a last stage with an MTP layer keeps (StepPlan::hidden):
+// each waits for its draft pass while later steps are under way.
+inline int64_t kept_hidden_steps(const GridShape& shape) { return shape.pipeline; }
+
 struct ModelOptions {
   KvDType kv_dtype = KvDType::kF16;
   int64_t kv_blocks = 0;  // pages of this rank's cache
@@ -41,6 +45,10 @@ class Model {
   // vocabulary]; absent elsewhere. Valid until the next call. Collective over the replica; all data
   // ranks call it for every step, with 0 rows where idle.
   Tensor forward(const Batch& batch);
+  // The MTP layer over rows whose hidden states an earlier forward() has kept: row i has the token
+  // that follows its position, and its logits guess the one behind that. Returns as forward() does;
+  // the other stages have no part in it and return at once.
+  Tensor draft(const Batch& batch);
 
   // Vocabulary columns of each tensor rank of the last stage.
   const std::vector<int64_t>& vocab_widths() const { return vocab_widths_; }
@@ -49,6 +57,9 @@ class Model {
  protected:
   // x [T, hidden], the residual stream, updated in place. local_layer counts from 0 on this stage.
   virtual void forward_layer(int64_t local_layer, Tensor x, const Batch& batch) = 0;
+  // x := the MTP layer's output behind its final norm, where x holds the embeddings of the
+  // following tokens and `hidden` [T, hidden] the model's output behind the final norm.
+  virtual void forward_mtp(Tensor x, Tensor hidden, const Batch& batch);
 
   Tensor take(int64_t rows, int64_t cols) { return arena_.take(DType::kF32, {rows, cols}); }
   std::string layer_prefix(int64_t local_layer) const;
@@ -65,17 +76,21 @@ class Model {
   Tensor rope_;  // the step's table
 
  private:
+  Tensor begin(const Batch& batch);
   void embed(Tensor x, const Batch& batch);
   void run_layer(int64_t local_layer, Tensor x, const Batch& batch);
   // Throws Error(kNumerical) that begins with `what`, and the layer it is of, when x holds NaN or
   // infinities: nothing behind them would make sense.
   void check_finite(Tensor x, const char* what, int64_t layer = -1) const;
   Tensor logits(Tensor x, const Batch& batch);
+  Tensor head(Tensor picked);
+  Tensor kept_hidden(const Batch& batch);
 
   const Device& device_;
   Tensor inv_freq_;
   std::vector<int64_t> vocab_widths_;
   std::vector<int64_t> step_rows_;  // of each data rank
+  Tensor hidden_;                   // [kept_hidden_steps(), max_rows, hidden]; absent without MTP
 };
 
 // The forward pass for the family of parts.config.

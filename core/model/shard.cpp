@@ -18,17 +18,21 @@ struct StageBytes {
   int64_t last = 0;
 };
 
-StageBytes stage_bytes(const ModelConfig& config, const DTypeChoice& dtypes) {
+StageBytes stage_bytes(const ModelConfig& config, const DTypeChoice& dtypes, bool mtp) {
   StageBytes result;
   result.layers.resize(static_cast<size_t>(config.n_layers));
-  for (const TensorSpec& spec : tensor_specs(config, false)) {
+  for (const TensorSpec& spec : tensor_specs(config, mtp)) {
     const int64_t bytes = stored_bytes(spec, stored_type(spec, config, dtypes));
+    if (spec.kind == Kind::kMtp) {
+      if (!spec.optional) result.last += bytes;
+      continue;
+    }
     if (spec.layer >= 0) {
       result.layers[static_cast<size_t>(spec.layer)] += bytes;
       continue;
     }
     if (spec.kind == Kind::kEmbedding) result.first += bytes;
-    if (spec.kind != Kind::kEmbedding || config.tied) result.last += bytes;
+    if (spec.kind != Kind::kEmbedding || config.tied || mtp) result.last += bytes;
   }
   return result;
 }
@@ -126,17 +130,16 @@ void append_range(std::vector<Range>& ranges, Range range) {
     ranges.push_back(range);
 }
 
-bool on_stage(const TensorSpec& spec,
-              const ModelConfig& config,
-              int stage,
-              const std::vector<Range>& stages) {
-  const int last = static_cast<int>(stages.size()) - 1;
-  if (spec.layer >= config.n_layers) return stage == last;
+bool on_stage(const TensorSpec& spec, const ModelConfig& config, const Placement& placement) {
+  const int stage = placement.coord.pipeline;
+  const int last = static_cast<int>(placement.stages.size()) - 1;
+  if (spec.kind == Kind::kMtp) return placement.mtp && !spec.optional && stage == last;
   if (spec.layer >= 0) {
-    const Range range = stages[static_cast<size_t>(stage)];
+    const Range range = placement.layers();
     return spec.layer >= range.begin && spec.layer < range.end;
   }
-  if (spec.kind == Kind::kEmbedding) return stage == 0 || (config.tied && stage == last);
+  if (spec.kind == Kind::kEmbedding)
+    return stage == 0 || ((config.tied || placement.mtp) && stage == last);
   return stage == last;
 }
 
@@ -200,14 +203,15 @@ HeadShare head_share(int n_heads, int n_kv_heads, int t, int t_size) {
 std::vector<Range> stage_layers(const ModelConfig& config,
                                 const DTypeChoice& dtypes,
                                 int pipeline,
-                                const std::vector<double>& capacities) {
+                                const std::vector<double>& capacities,
+                                bool mtp) {
   std::vector<double> relative = capacities;
   if (relative.empty()) relative.assign(static_cast<size_t>(pipeline), 1.0);
   GLM_CHECK(relative.size() == static_cast<size_t>(pipeline), "{} capacities", relative.size());
   const double largest = *std::max_element(relative.begin(), relative.end());
   // A stage without any capacity still counts: it shall hold as little as possible.
   for (double& capacity : relative) capacity = std::max(capacity / largest, kLeastCapacity);
-  const StageBytes bytes = stage_bytes(config, dtypes);
+  const StageBytes bytes = stage_bytes(config, dtypes, mtp);
   return StageSplit(bytes, relative).split();
 }
 
@@ -226,7 +230,7 @@ Slab shard_of(const TensorSpec& spec,
   Slab slab;
   const GridCoord& coord = placement.coord;
   const Numerics numerics = placement.numerics;
-  if (!on_stage(spec, config, coord.pipeline, placement.stages)) return slab;
+  if (!on_stage(spec, config, placement)) return slab;
   const bool vector = spec.dims.size() == 1;
   const int64_t rows = vector ? spec.cols() : spec.rows();
   const int64_t cols = vector ? 1 : spec.cols();

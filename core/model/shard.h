@@ -36,11 +36,12 @@ HeadShare head_share(int n_heads, int n_kv_heads, int t, int t_size);
 
 // The layers of each stage: stored bytes (embedding counts for the first stage, head for the last)
 // in proportion to the stages' capacities, all alike when none are given. A stage may be empty.
-// Size = pipeline.
+// Size = pipeline. mtp: the last stage holds the MTP layer as well.
 std::vector<Range> stage_layers(const ModelConfig& config,
                                 const DTypeChoice& dtypes,
                                 int pipeline,
-                                const std::vector<double>& capacities = {});
+                                const std::vector<double>& capacities = {},
+                                bool mtp = false);
 
 // Where a rank stands and how layers, experts and matrices are divided: everything shard_of()
 // needs. core/model/division.h makes it.
@@ -50,8 +51,12 @@ struct Placement {
   std::vector<Range> stages;  // layers of each stage
   ExpertPlacement experts;    // of this rank's exchange group
   Numerics numerics = Numerics::kDefault;
+  bool mtp = false;  // the last stage holds the MTP layer, and the embedding for it
 
   Range layers() const { return stages[static_cast<size_t>(coord.pipeline)]; }
+  bool holds_mtp() const { return mtp && coord.pipeline + 1 == shape.pipeline; }
+  // Layers of this rank that keep keys and values.
+  int64_t cached_layers() const { return layers().size() + (holds_mtp() ? 1 : 0); }
 };
 
 // This rank's part of a stored tensor, in stored rows and columns. A vector counts as one column:
@@ -67,7 +72,7 @@ struct Slab {
 };
 
 // Absent (empty) when the rank's stage does not hold the tensor. MTP tensors belong to the last
-// stage.
+// stage; the copies of embedding and head among them are never held: the model's own serve.
 Slab shard_of(const TensorSpec& spec,
               StoredType type,
               const ModelConfig& config,

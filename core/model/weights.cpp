@@ -111,9 +111,10 @@ Weights::Weights(const ModelConfig& config,
                  bool verify)
     : device_(device) {
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<TensorSpec> specs = tensor_specs(config, false);
+  const std::vector<TensorSpec> specs = tensor_specs(config, placement.mtp);
   int64_t total = 0;
   for (const TensorSpec& spec : specs) {
+    if (spec.optional) continue;  // a copy in the MTP layer, which no rank holds
     const TensorEntry& entry = entry_of(index, spec);
     const StoredType type{entry.dtype, entry.packing};
     const Slab slab = shard_of(spec, type, config, placement);

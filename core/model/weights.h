@@ -19,7 +19,7 @@ std::map<std::string, StoredType, std::less<>> stored_types(const ModelIndex& in
 
 class Weights {
  public:
-  // Reads every tensor of the table that this rank holds (MTP left out), one after the other.
+  // Reads every tensor of the table that this rank holds, one after the other.
   // Throws Error(kModelFile) naming the tensor when the file lacks it or has another shape,
   // Error(kResources) without memory.
   Weights(const ModelConfig& config,

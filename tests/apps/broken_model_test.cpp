@@ -200,10 +200,10 @@ TEST(ChangedBytes, AreFoundByTheRanksThatReadThem) {
                  {"dataset layers.5.experts.down: block 0",
                   ranks == 1 ? "" : "rank " + std::to_string(ranks - 1) + " of"});
   model.flip(last.values_offset);
-  // Nobody reads the layer that predicts a second token.
+  // Without drafts nobody reads the layer that predicts a second token.
   const TensorEntry& unread = model.tensor("mtp.projection");
   model.flip(unread.values_offset);
-  for (const int ranks : {1, 2, 4}) expect_good(asked(ranks, model.path(), {}));
+  for (const int ranks : {1, 2, 4}) expect_good(asked(ranks, model.path(), {"--mtp", "off"}));
 }
 
 // The same words on every rank, but each looks into a folder of its own, as on hosts without a

@@ -29,6 +29,39 @@ TEST(MemoryPlan, RanksAddUpToTheModelAndTheCopies) {
         }
 }
 
+// The MTP layer on the last stage, with the embedding and a layer of the cache.
+TEST(MemoryPlan, AnMtpLayerThatIsLoadedCounts) {
+  const ModelConfig config = odd_models()[0];
+  ASSERT_EQ(config.family, Family::kGlm4Moe);
+  for (const GridShape& shape : legal_grids(8, true)) {
+    SCOPED_TRACE(shape.text());
+    PlanRequest request;
+    request.dtypes = default_dtypes(DType::kQ40);
+    request.kv_blocks = 16;
+    request.with_mtp = true;
+    const MemoryPlan without = plan_memory(config, shape, request);
+    const MemoryPlan with =
+        plan_division(config, divide_model(config, request.dtypes, shape, {}, true), request);
+    EXPECT_TRUE(with.mtp_loaded);
+    int64_t weights = 0, replicated = 0, mtp = 0, cache = 0, cache_without = 0;
+    for (size_t r = 0; r < with.ranks.size(); ++r) {
+      const RankPlan& rank = with.ranks[r];
+      weights += rank.weight_bytes();
+      replicated += rank.replicated_bytes;
+      cache += rank.kv_bytes;
+      cache_without += without.ranks[r].kv_bytes;
+      const bool last = rank.coord.pipeline + 1 == shape.pipeline;
+      EXPECT_EQ(rank.weights.contains(Kind::kMtp), last);
+      if (last) mtp += rank.weights.at(Kind::kMtp);
+    }
+    EXPECT_EQ(weights, with.model_bytes + replicated);
+    EXPECT_EQ(with.model_bytes, without.model_bytes + with.mtp_bytes);
+    EXPECT_GE(mtp, with.mtp_bytes);
+    EXPECT_EQ(cache * config.n_layers, cache_without * (config.n_layers + 1));
+    EXPECT_NE(plan_text(config, with).find("loaded to draft tokens"), std::string::npos);
+  }
+}
+
 TEST(MemoryPlan, OneRankHoldsEverythingOnce) {
   const ModelConfig air = parsed(real_config(false));
   PlanRequest request;

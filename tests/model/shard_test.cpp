@@ -178,6 +178,7 @@ class Counter {
 
 // Copies that a grid makes of a tensor on purpose.
 int expected_copies(const TensorSpec& spec, const ModelConfig& config, const GridShape& shape) {
+  if (spec.optional) return 0;
   int copies = shape.data;
   if (spec.experts) {
     const int holders = shape.expert >= shape.tensor ? shape.expert : shape.tensor;
@@ -185,7 +186,9 @@ int expected_copies(const TensorSpec& spec, const ModelConfig& config, const Gri
   } else if (spec.split == Split::kNone) {
     copies *= shape.tensor;
   }
-  if (spec.name == "embedding" && config.tied && shape.pipeline > 1) copies *= 2;
+  // The last stage needs it as the head, or for its MTP layer.
+  const bool twice = config.tied || config.family == Family::kGlm4Moe;
+  if (spec.name == "embedding" && twice && shape.pipeline > 1) copies *= 2;
   return copies;
 }
 
@@ -194,8 +197,9 @@ void check_grid(const ModelConfig& config,
                 const DTypeChoice& dtypes,
                 Numerics numerics,
                 const Capacities& capacities = {}) {
-  const Division division = divide_model(config, dtypes, shape, capacities);
-  for (const TensorSpec& spec : tensor_specs(config, config.family == Family::kGlm4Moe)) {
+  const bool mtp = config.family == Family::kGlm4Moe;
+  const Division division = divide_model(config, dtypes, shape, capacities, mtp);
+  for (const TensorSpec& spec : tensor_specs(config, mtp)) {
     const StoredType type = stored_type(spec, config, dtypes);
     Counter counter(spec);
     for (int rank = 0; rank < shape.world(); ++rank)

@@ -33,6 +33,16 @@ ModelOptions model_options_of(const RunOptions& options, size_t n_requests) {
   return out;
 }
 
+Placement placement_of(const ModelConfig& config,
+                       const ModelIndex& index,
+                       const RunOptions& options,
+                       int rank) {
+  const DType body = stored_types(index).at("layers.0.attention.qkv").dtype;
+  const bool mtp = options.drafts != DraftMode::kOff;
+  return divide_model(config, default_dtypes(body), options.shape, options.capacities, mtp)
+      .placement(rank, options.numerics);
+}
+
 // One rank from the open file to the end of its requests.
 void run_rank(Communicator& world,
               const ModelIndex& index,
@@ -43,11 +53,7 @@ void run_rank(Communicator& world,
   const ModelConfig config = parse_config(index.texts.config, index.path);
   StepContext where;
   ProcessGrid grid(world, options.shape);
-  const auto stored = stored_types(index);
-  const DType body = stored.at("layers.0.attention.qkv").dtype;
-  const Placement placement =
-      divide_model(config, default_dtypes(body), options.shape, options.capacities)
-          .placement(world.rank(), options.numerics);
+  const Placement placement = placement_of(config, index, options, world.rank());
   const ModelOptions model_options = model_options_of(options, requests.size());
   const std::unique_ptr<Device> device = make_cpu_device();
   const std::unique_ptr<Ops> ops =
@@ -60,6 +66,7 @@ void run_rank(Communicator& world,
       make_model({config, placement, grid, *device, *ops, weights, where}, model_options);
   Engine engine(
       grid, *model, *device, model_options.limits, model_options.kv_blocks, config.vocab, where);
+  engine.use_drafts(options.drafts);
   std::vector<int32_t> ids;
   if (world.rank() == 0)
     for (const Request& request : requests) ids.push_back(engine.submit(request));
@@ -86,6 +93,7 @@ void run_rank(Communicator& world,
   if (rank != 0) return;
   result.preempted = engine.scheduler().n_preempted();
   result.logits = std::move(logits);
+  result.stats = engine.stats();
   for (const int32_t id : ids) {
     const Sequence& sequence = engine.sequence(id);
     result.answers.emplace_back(

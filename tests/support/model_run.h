@@ -29,6 +29,7 @@ struct RunOptions {
   int64_t max_sequences = 16;  // that run at once on a data rank
   int64_t kv_blocks = 0;       // of each data rank; 0: enough for all of these at their longest
   double timeout_seconds = 120;
+  DraftMode drafts = DraftMode::kOff;  // with the model's MTP layer
   // Drives the engine on the leader in place of the requests, until it is idle; stop() is called
   // for it. RunResult::answers stays empty then.
   std::function<void(Engine&)> lead = {};
@@ -41,6 +42,7 @@ struct RunResult {
   int64_t preempted = 0;                   // how often a sequence lost its pages
   std::vector<int64_t> weight_bytes;       // per rank
   std::vector<int64_t> bytes_read;         // per rank
+  EngineStats stats;
 };
 
 // Requests run together, in one engine. Throws what a rank throws.
