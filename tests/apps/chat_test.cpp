@@ -31,12 +31,29 @@ TEST_P(ChatTest, AnswersLineByLine) {
   EXPECT_NE(outcome.err.find("chat: 2 turns"), std::string::npos) << outcome.err;
 }
 
+// With drafts up to two positions more are computed: what the MTP layer has of a position depends
+// on the next token (docs/speculative.md).
+TEST_P(ChatTest, TheCacheOutlivesTheTurnWithDraftsToo) {
+  const std::string talk = "What is the capital of France?\nWhat is 17 + 58?\nExplain AI\n";
+  const auto turns = json_lines(expect_good(chat(GetParam(), talk, {"--json", "--mtp", "on"})));
+  const auto plain = json_lines(expect_good(chat(GetParam(), talk, {"--json", "--mtp", "off"})));
+  ASSERT_EQ(turns.size(), 4u);
+  ASSERT_EQ(plain.size(), 4u);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(turns[i]["message"], plain[i]["message"]);
+    EXPECT_GE(turns[i]["usage"]["cached_tokens"].get<int64_t>(),
+              plain[i]["usage"]["cached_tokens"].get<int64_t>() - 2);
+  }
+  EXPECT_GT(turns[3]["drafts"]["accepted"].get<int>(), 10);
+}
+
 // The prompt of the second turn begins with prompt and answer of the first: only the rest of it is
 // computed, and the answers are those of a chat that computes everything.
 TEST_P(ChatTest, TheCacheOutlivesTheTurn) {
   const std::string talk =
       "What is the capital of France?\nWhat is 17 + 58?\nOn which continent is Peru?\n";
-  const std::vector<Json> turns = json_lines(expect_good(chat(GetParam(), talk, {"--json"})));
+  const std::vector<Json> turns =
+      json_lines(expect_good(chat(GetParam(), talk, {"--json", "--mtp", "off"})));
   ASSERT_EQ(turns.size(), 4u);
   int64_t known = 0;  // tokens of the turns before
   int64_t cached = 0;
