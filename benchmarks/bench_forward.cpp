@@ -9,6 +9,7 @@
 
 #include "benchmarks/harness.h"
 #include "core/base/check.h"
+#include "core/model/division.h"
 #include "core/model/model.h"
 #include "core/model/model_source.h"
 
@@ -17,6 +18,7 @@ namespace {
 
 constexpr int64_t kPromptRows = 256;
 constexpr int64_t kContext = 1024;
+constexpr int64_t kSequences = 8;
 
 // A whole model on one rank, with its operations traced.
 class Forward {
@@ -27,10 +29,10 @@ class Forward {
         world_(make_self_communicator({})),
         grid_(*world_, GridShape{}),
         device_(make_cpu_device()) {
-    placement_.stages = {Range{0, config_.n_layers}};
+    placement_ = divide_model(config_, {}, GridShape{}).placement(0, Numerics::kDefault);
     ModelOptions options;
-    options.limits = {kPromptRows, 1, 1, kContext};
-    options.kv_blocks = options.limits.max_blocks();
+    options.limits = {kPromptRows, kSequences, kSequences, kContext};
+    options.kv_blocks = kSequences * options.limits.max_blocks();
     ops_ = make_ops(
         OpsKind::kAuto, *device_, threads, ops_limits(config_, GridShape{}, options.limits));
     ops_->set_trace(&trace_);
@@ -39,16 +41,22 @@ class Forward {
     batch_ = std::make_unique<Batch>(*device_, options.limits);
   }
 
-  // One step of `rows` new rows behind `position`; the spans of its operations, and of the whole as
-  // "step".
-  std::map<std::string, SpanTotal, std::less<>> step(int64_t position, int64_t rows) {
-    PlanSequence sequence;
-    sequence.position = static_cast<int32_t>(position);
-    sequence.n_logits = 1;
-    sequence.tokens.assign(static_cast<size_t>(rows), 1);
-    for (int32_t i = 0; i * kKvBlockTokens < position + rows; ++i) sequence.blocks.push_back(i);
+  // One step: `rows` new rows behind `position` of each of n sequences, all with other tokens, so
+  // that they choose other experts. The spans of its operations, and of the whole as "step".
+  std::map<std::string, SpanTotal, std::less<>> step(int64_t position, int64_t rows, int64_t n) {
     StepPlan plan;
-    plan.sequences.push_back(sequence);
+    int32_t block = 0;
+    for (int64_t s = 0; s < n; ++s) {
+      PlanSequence& sequence = plan.sequences.emplace_back();
+      sequence.id = static_cast<int32_t>(s);
+      sequence.position = static_cast<int32_t>(position);
+      sequence.n_logits = 1;
+      for (int64_t row = 0; row < rows; ++row)
+        sequence.tokens.push_back(
+            static_cast<int32_t>((s * rows + row + 1) * 7919 % config_.vocab));
+      for (int64_t first = 0; first < position + rows; first += kKvBlockTokens)
+        sequence.blocks.push_back(block++);
+    }
     batch_->fill(plan, 0);
     trace_.clear();
     {
@@ -73,17 +81,19 @@ class Forward {
   Trace trace_;
 };
 
+struct StepKind {
+  std::string name;
+  int64_t position;
+  int64_t rows;  // of each sequence
+  int64_t sequences;
+};
+
 // Medians over `repeats` equal steps; the step's own work is the sum of its operations'.
-void report_steps(Forward& forward,
-                  const Report& report,
-                  const std::string& name,
-                  int64_t position,
-                  int64_t rows,
-                  int repeats) {
+void report_steps(Forward& forward, const Report& report, const StepKind& kind, int repeats) {
   std::map<std::string, std::vector<double>> seconds;
   std::map<std::string, Work> work;
   for (int i = -2; i < repeats; ++i) {
-    const auto totals = forward.step(position, rows);
+    const auto totals = forward.step(kind.position, kind.rows, kind.sequences);
     if (i < 0) continue;
     Work sum;
     for (const auto& [span, total] : totals) {
@@ -100,7 +110,8 @@ void report_steps(Forward& forward,
     return a.second.median > b.second.median;
   });
   for (const auto& [span, timing] : rows_by_time)
-    if (report.wants(name + " " + span)) report.add(name + " " + span, timing, work[span]);
+    if (report.wants(kind.name + " " + span))
+      report.add(kind.name + " " + span, timing, work[span]);
 }
 
 int run(int argc, char** argv) {
@@ -113,13 +124,17 @@ int run(int argc, char** argv) {
   const Report report(options, "bench_forward", measure_roofs(options));
   report_steps(forward,
                report,
-               fmt::format("prefill {}", kPromptRows),
-               0,
-               kPromptRows,
+               {fmt::format("prefill {}", kPromptRows), 0, kPromptRows, 1},
                std::max(3, options.min_repeats / 5));
   for (const int64_t context : {int64_t{16}, kContext - 1})
-    report_steps(
-        forward, report, fmt::format("decode at {}", context), context, 1, options.min_repeats);
+    report_steps(forward,
+                 report,
+                 {fmt::format("decode at {}", context), context, 1, 1},
+                 options.min_repeats);
+  report_steps(forward,
+               report,
+               {fmt::format("decode of {} at 112", kSequences), 112, 1, kSequences},
+               options.min_repeats);
   return 0;
 }
 

@@ -160,6 +160,10 @@ Moe::Moe(Runtime& run, const Weights& weights, const std::string& prefix, Expert
       router_(weights.matrix(prefix + "router")),
       router_bias_(weights.vector(prefix + "router_bias")),
       experts_(weights, prefix) {
+  GLM_CHECK(run.placement.experts.n_experts == run.config.router.n_experts,
+            "{} experts have a place, the model has {}",
+            run.placement.experts.n_experts,
+            run.config.router.n_experts);
   if (run.config.shared_intermediate > 0)
     shared_ =
         std::make_unique<Mlp>(run, weights, prefix + "shared.", run.config.shared_intermediate);
