@@ -195,7 +195,7 @@ TEST(ChangedBytes, AreFoundByTheRanksThatReadThem) {
   const TensorEntry& last = model.tensor("layers.5.experts.down");
   model.flip(last.values_offset);
   for (const int ranks : {1, 2, 4})
-    expect_error(asked(ranks, model.path(), {"--pipeline", std::to_string(ranks)}),
+    expect_error(asked(ranks, model.path(), {"--pipeline", std::to_string(ranks), "--mtp", "off"}),
                  3,
                  {"dataset layers.5.experts.down: block 0",
                   ranks == 1 ? "" : "rank " + std::to_string(ranks - 1) + " of"});
