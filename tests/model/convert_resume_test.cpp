@@ -60,7 +60,7 @@ TEST_F(ConvertResume, AfterAKillAtAnyBatch) {
     const std::string expected = read_bytes(folder_ / "whole.h5");
     int kills = 0;
     for (int n = 0; killed_at(tiny_, out_, options, n);
-         n += testing_support::kInstrumented ? 6 + n : 3 + n / 2) {
+         n += testing_support::kInstrumented ? 6 + n : 4 + n) {
       ++kills;
       ConvertOptions other = options;
       other.resume = true;
