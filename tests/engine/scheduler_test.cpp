@@ -9,25 +9,10 @@
 #include <gtest/gtest.h>
 
 #include "core/base/check.h"
+#include "tests/engine/scheduler_samples.h"
 
 namespace glm {
 namespace {
-
-Request request(int64_t prompt, int64_t max_tokens) {
-  Request r;
-  r.prompt.assign(static_cast<size_t>(prompt), 5);
-  r.max_tokens = max_tokens;
-  return r;
-}
-
-StepLimits limits() {
-  StepLimits l;
-  l.max_rows = 20;
-  l.max_sequences = 3;
-  l.max_logits = 8;
-  l.max_context = 100;
-  return l;
-}
 
 TEST(Scheduler, CutsAPromptIntoChunks) {
   Scheduler scheduler(limits(), 1, 16);

@@ -8,26 +8,10 @@
 #include <gtest/gtest.h>
 
 #include "core/base/rng.h"
-#include "core/engine/scheduler.h"
+#include "tests/engine/scheduler_samples.h"
 
 namespace glm {
 namespace {
-
-Request trial_request(int64_t prompt, int64_t max_tokens) {
-  Request r;
-  r.prompt.assign(static_cast<size_t>(prompt), 5);
-  r.max_tokens = max_tokens;
-  return r;
-}
-
-StepLimits trial_limits() {
-  StepLimits l;
-  l.max_rows = 20;
-  l.max_sequences = 3;
-  l.max_logits = 8;
-  l.max_context = 100;
-  return l;
-}
 
 class Draw {
  public:
@@ -164,7 +148,7 @@ int64_t run_trial(uint64_t seed, const Trial& trial) {
       const int64_t prompt = draw(1, 80);
       const int64_t answer = draw(1, 30);
       if (prompt + answer <= trial.limits.max_context) {
-        Request r = trial_request(prompt, answer);
+        Request r = request(prompt, answer);
         r.draft = trial.drafts && draw(0, 3) > 0;
         wanted[scheduler.submit(std::move(r))] = answer;
         --to_submit;
@@ -206,7 +190,7 @@ int64_t run_trial(uint64_t seed, const Trial& trial) {
 
 TEST(Scheduler, KeepsItsPromisesWithPagesForAll) {
   for (uint64_t seed = 0; seed < 20; ++seed)
-    EXPECT_EQ(run_trial(seed, {trial_limits(), 1 + static_cast<int>(seed % 3), 1, 3 * 7}), 0);
+    EXPECT_EQ(run_trial(seed, {limits(), 1 + static_cast<int>(seed % 3), 1, 3 * 7}), 0);
 }
 
 TEST(Scheduler, KeepsItsPromisesWhenPagesAreShort) {
@@ -214,7 +198,7 @@ TEST(Scheduler, KeepsItsPromisesWhenPagesAreShort) {
   for (uint64_t seed = 0; seed < 90; ++seed) {
     SCOPED_TRACE(seed);
     Trial trial;
-    trial.limits = trial_limits();
+    trial.limits = limits();
     trial.limits.max_sequences = 1 + static_cast<int64_t>(seed % 7);
     trial.data = 1 + static_cast<int>(seed % 3);
     trial.n_ahead = 1 + static_cast<int>(seed % 4);
@@ -230,7 +214,7 @@ TEST(Scheduler, KeepsItsPromisesWithDrafts) {
   for (uint64_t seed = 0; seed < 60; ++seed) {
     SCOPED_TRACE(seed);
     Trial trial;
-    trial.limits = trial_limits();
+    trial.limits = limits();
     trial.limits.max_sequences = 1 + static_cast<int64_t>(seed % 7);
     trial.limits.max_rows = seed % 4 == 0 ? 3 : 20;
     trial.data = 1 + static_cast<int>(seed % 3);
