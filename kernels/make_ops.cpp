@@ -2,12 +2,16 @@
 #include "kernels/checked_ops.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/simd_levels.h"
+#include "kernels/cuda/cuda_ops.h"
 #include "kernels/ref/ref_ops.h"
 
 namespace glm {
 
 std::unique_ptr<Ops> make_ops(OpsKind kind, Device& device, int threads, const OpsLimits& limits) {
-  GLM_CHECK(device.is_host(), "no operations for {}", device.name());
+  if (!device.is_host()) {
+    if (kind == OpsKind::kAuto) return make_cuda_ops(device, limits);
+    fail(ExitCode::kUsage, "--ops ref and checked run on the CPU, not on {}", device.name());
+  }
   GLM_CHECK(threads >= 1, "{} threads", threads);
   if (kind == OpsKind::kRef) return std::make_unique<RefOps>();
   auto fast = make_cpu_ops(device, threads, limits, simd_from_environment());

@@ -32,6 +32,8 @@ class Device {
   // Runs `record` once and replays its work for the same key later (CUDA graph); a plain call on
   // the CPU.
   virtual void replay(uint64_t key, const std::function<void()>& record) = 0;
+  // The cudaStream_t that work is enqueued on; null on the CPU.
+  virtual void* stream() const { return nullptr; }
 };
 
 std::unique_ptr<Device> make_cpu_device();

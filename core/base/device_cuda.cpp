@@ -58,6 +58,7 @@ class CudaDevice final : public Device {
   std::string name() const override { return name_; }
   bool is_host() const override { return false; }
   int64_t allocated_bytes() const override { return allocated_bytes_; }
+  void* stream() const override { return stream_; }
 
   Tensor allocate(DType dtype, std::initializer_list<int64_t> dims) override {
     GLM_CHECK(!recording_, "allocation while recording");

@@ -164,6 +164,10 @@ TEST(GroupRows, SortsStablyAndSkipsWhatIsNotLocal) {
   });
 }
 
+void add(Tolerances& all, const Tolerances& part) {
+  all.insert(all.end(), part.begin(), part.end());
+}
+
 class Experts : public ::testing::TestWithParam<ExpertCase> {};
 
 // Router to sum, every format, few and many rows.
@@ -198,18 +202,25 @@ TEST_P(Experts, AgreeFromGroupsToSum) {
       for (int e = 0; e < shape.n_experts; ++e) {
         const int64_t first = groups.offsets.data[static_cast<size_t>(e)];
         const int64_t count = groups.offsets.data[static_cast<size_t>(e) + 1] - first;
-        const auto add = [](Tolerances& all, const Tolerances& part) {
-          all.insert(all.end(), part.begin(), part.end());
-        };
         add(up_bounds, gate_up_tolerance(gathered.view().slice(first, count), up.weight(), e));
         add(down_bounds, linear_tolerance(h.view().slice(first, count), down.weight(), e, {}));
       }
-      expect_all_agree(backends, n, width, up_bounds, [&](Ops& ops, Tensor out) {
-        ops.expert_gate_up(out, x.view(), groups.view, up.weight());
-      });
-      expect_all_agree(backends, n, hidden, down_bounds, [&](Ops& ops, Tensor out) {
-        ops.expert_down(out, h.view(), groups.view, down.weight());
-      });
+      expect_all_agree(
+          backends,
+          n,
+          width,
+          up_bounds,
+          [&](Ops& ops, Tensor out) {
+            ops.expert_gate_up(out, x.view(), groups.view, up.weight());
+          },
+          format.dtype);
+      expect_all_agree(
+          backends,
+          n,
+          hidden,
+          down_bounds,
+          [&](Ops& ops, Tensor out) { ops.expert_down(out, h.view(), groups.view, down.weight()); },
+          format.dtype);
       Floats sum(tokens, hidden);
       const Tolerances bounds = combine_tolerance(sum.view(), rows.view(), groups.view);
       expect_all_agree(backends, tokens, hidden, bounds, [&](Ops& ops, Tensor out) {

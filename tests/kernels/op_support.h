@@ -1,5 +1,5 @@
 // Inputs and backends for tests of operations: random data by key, matrices that own their planes,
-// caches with shuffled pages, one backend per instruction set of this host.
+// caches with shuffled pages, and the backends that a program of the op suite tests.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -11,8 +11,6 @@
 #include <gtest/gtest.h>
 
 #include "core/base/rng.h"
-#include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/simd_levels.h"
 #include "kernels/ops.h"
 #include "kernels/quantize.h"
 #include "kernels/tolerance.h"
@@ -109,29 +107,46 @@ inline std::string format_name(const Format& format) {
 
 inline OpsLimits test_limits() { return {256, 12288, 2048, 96, 128}; }
 
-// One CPU backend per (instruction set, thread count), the reference apart.
+// One implementation under test.
+struct Backend {
+  std::string name;
+  std::unique_ptr<Ops> ops;
+  bool refuses_data = true;  // throws for what only looking at tensors tells: slots, rows
+  bool half_bits = true;     // products of f16 and bf16 have the bits of the others, too
+};
+struct BackendSet {
+  std::vector<std::unique_ptr<Device>> devices;
+  std::vector<Backend> all;
+  size_t fastest = 0;
+  bool thorough = true;  // else long tests take fewer steps
+};
+// Defined once in every program of the op suite: the CPU's instruction sets, the emulated CUDA
+// kernels, or a GPU.
+BackendSet make_backends(const std::vector<int>& thread_counts);
+
+// The implementations under test, the reference apart.
 class Backends {
  public:
-  explicit Backends(std::vector<int> thread_counts = {1, 3}) {
-    for (const std::string& level : simd_levels()) {
-      for (const int threads : thread_counts) {
-        all_.push_back(make_cpu_ops(*device_, threads, test_limits(), level));
-        names_.push_back(level + " x " + std::to_string(threads));
-      }
-    }
+  explicit Backends(const std::vector<int>& thread_counts = {1, 3})
+      : set_(make_backends(thread_counts)) {
     reference_ = make_ops(OpsKind::kRef, *device_, 1, test_limits());
   }
   Ops& reference() { return *reference_; }
-  size_t size() const { return all_.size(); }
-  Ops& ops(size_t i) { return *all_[i]; }
-  const std::string& name(size_t i) const { return names_[i]; }
-  // The fastest level on one thread.
-  Ops& fastest() { return *all_[all_.size() - (all_.size() / simd_levels().size())]; }
+  size_t size() const { return set_.all.size(); }
+  Ops& ops(size_t i) { return *set_.all[i].ops; }
+  const std::string& name(size_t i) const { return set_.all[i].name; }
+  Ops& fastest() { return ops(set_.fastest); }
+  bool refuses_data(size_t i) const { return set_.all[i].refuses_data; }
+  bool thorough() const { return set_.thorough; }
+  // Whether products with weights of `dtype` have the bits of the first backend.
+  bool same_product_bits(size_t i, DType dtype) const {
+    const bool half = dtype == DType::kF16 || dtype == DType::kBF16;
+    return !half || set_.all[i].half_bits == set_.all[0].half_bits;
+  }
 
  private:
   std::unique_ptr<Device> device_ = make_cpu_device();
-  std::vector<std::unique_ptr<Ops>> all_;
-  std::vector<std::string> names_;
+  BackendSet set_;
   std::unique_ptr<Ops> reference_;
 };
 
@@ -157,10 +172,14 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 }
 
 // Runs `run(ops, out)` on every backend: each result within `bounds` of the reference, and all of
-// them the same to the bit.
+// them the same to the bit. `weights`: of the product, where there is one.
 template <class Run>
-void expect_all_agree(
-    Backends& backends, int64_t rows, int64_t cols, const Tolerances& bounds, Run run) {
+void expect_all_agree(Backends& backends,
+                      int64_t rows,
+                      int64_t cols,
+                      const Tolerances& bounds,
+                      Run run,
+                      DType weights = DType::kF32) {
   Floats expected(rows, cols);
   run(backends.reference(), expected.view());
   std::vector<float> first;
@@ -170,6 +189,7 @@ void expect_all_agree(
     run(backends.ops(i), out.view());
     expect_within(out.view(), expected.view(), bounds);
     if (i == 0) first = out.data;
+    if (!backends.same_product_bits(i, weights)) continue;
     EXPECT_TRUE(same_bits(out.data, first)) << "bits differ from " << backends.name(0);
   }
 }

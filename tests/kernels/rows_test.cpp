@@ -1,5 +1,5 @@
 // Operations that move and add rows, and the trace of all. SPDX-License-Identifier: MIT
-#include <cstdlib>
+#include <cmath>
 
 #include "tests/kernels/op_support.h"
 
@@ -38,11 +38,28 @@ TEST(Rows, GatherOfBothTypesAndItsLimits) {
     Ints numbers({7, 8, 9}, 1), picked({0, 0, 0, 0}, 1);
     ops.gather_rows(picked.vector(), numbers.vector(), index.vector());
     EXPECT_EQ(picked.data, (std::vector<int32_t>{9, 7, 7, 8}));
-    index.data[1] = 3;
-    EXPECT_THROW(ops.gather_rows(out.view(), x.view(), index.vector()), Error);
-    index.data[1] = -1;
-    EXPECT_THROW(ops.gather_rows(out.view(), x.view(), index.vector()), Error);
   });
+}
+
+TEST(Rows, GatherOfRowsOutside) {
+  Backends backends({2});
+  const auto gather = [&](Ops& ops, int32_t outside) {
+    Floats x(3, 2), out(4, 2);
+    Ints index({2, outside, 0, 1}, 1);
+    ops.gather_rows(out.view(), x.view(), index.vector());
+    return out.data;
+  };
+  for (const int32_t outside : {3, -1}) {
+    EXPECT_THROW(gather(backends.reference(), outside), Error);
+    for (size_t i = 0; i < backends.size(); ++i) {
+      SCOPED_TRACE(backends.name(i));
+      if (backends.refuses_data(i)) {
+        EXPECT_THROW(gather(backends.ops(i), outside), Error);
+      } else {
+        EXPECT_TRUE(std::isnan(gather(backends.ops(i), outside)[2]));
+      }
+    }
+  }
 }
 
 TEST(Rows, AddConcatAndPad) {
@@ -79,52 +96,6 @@ TEST(Trace, RecordsBytesAndOperations) {
   EXPECT_EQ(total.calls, 2);
   EXPECT_EQ(total.work.bytes, 2 * (16 * 64 / 2 + 16 * 2 * 2 + 4 * 2 * (64 + 16)));
   EXPECT_EQ(total.work.flops, 2 * 2.0 * 2 * 16 * 64);
-}
-
-TEST(Scratch, PlannedBytesAreTakenBytesAndNoMore) {
-  for (const int threads : {1, 2, 5}) {
-    const auto device = make_cpu_device();
-    const OpsLimits limits{100, 2048, 3000, 12, 80};
-    const auto ops = make_ops(OpsKind::kAuto, *device, threads, limits);
-    EXPECT_EQ(device->allocated_bytes(), ops_scratch_bytes(OpsKind::kAuto, threads, limits));
-    const int64_t taken = device->allocated_bytes();
-    const Matrix matrix(DType::kQ40, Packing::kRows, 1, 21, 2048, 80);
-    Floats x(100, 2048, 81), out(100, 21), more(101, 2048), wide(101, 21);
-    ops->linear(out.view(), x.view(), matrix.weight());
-    EXPECT_EQ(device->allocated_bytes(), taken);
-    EXPECT_THROW(ops->linear(wide.view(), more.view(), matrix.weight()), Error);
-  }
-}
-
-TEST(SimdLevels, ForcedLevelsAndRefusals) {
-  std::string names;
-  for (const std::string& level : simd_levels()) {
-    EXPECT_EQ(std::string(choose_kernels(level).name), level);
-    names += " " + level;
-  }
-  RecordProperty("levels", names);
-  std::printf("instruction sets of this host:%s\n", names.c_str());
-  EXPECT_EQ(std::string(choose_kernels("").name), simd_levels().back());
-  try {
-    choose_kernels("sse9\n");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::kUsage);
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
-  }
-}
-
-TEST(SimdLevels, EnvironmentForcesALevel) {
-  const auto device = make_cpu_device();
-  const auto named = [&] {
-    return make_ops(OpsKind::kAuto, *device, 1, {1, 32, 16, 1, 16})->name();
-  };
-  ASSERT_EQ(setenv("GLM_SIMD", "scalar", 1), 0);
-  EXPECT_EQ(named(), "cpu scalar");
-  ASSERT_EQ(setenv("GLM_SIMD", "neon", 1), 0);
-  EXPECT_THROW(named(), Error);
-  ASSERT_EQ(unsetenv("GLM_SIMD"), 0);
-  EXPECT_EQ(named(), "cpu " + simd_levels().back());
 }
 
 }  // namespace

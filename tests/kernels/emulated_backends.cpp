@@ -1,0 +1,26 @@
+// The op suite on the CUDA kernels, run by the emulator: threads of a block in ascending and in
+// descending order, which differ where a barrier is missing. The CPU stands beside them: but for
+// products of f16 and bf16, the bits are the same. SPDX-License-Identifier: MIT
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "tests/kernels/op_support.h"
+
+namespace glm::testing {
+
+BackendSet make_backends(const std::vector<int>&) {
+  BackendSet set;
+  set.thorough = false;
+  set.devices.push_back(make_cpu_device());
+  Device& device = *set.devices[0];
+  static char backwards;
+  const auto emulated = [&](const char* name, void* stream) {
+    auto ops = std::make_unique<cuda_emulated::CudaOps>(device, test_limits(), stream, name);
+    set.all.push_back({name, std::move(ops), false, false});
+  };
+  emulated("cuda emulated", nullptr);
+  emulated("cuda emulated backwards", &backwards);
+  set.all.push_back({"cpu", make_cpu_ops(device, 1, test_limits(), "")});
+  return set;
+}
+
+}  // namespace glm::testing
