@@ -1,4 +1,5 @@
-// --benchmark and --dry-run: prefill and decode speed on random tokens; the plan without a run.
+// --benchmark and --dry-run: prefill and decode speed on random tokens beside the roofs of the same
+// hosts; the plan without a run.
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cstdio>
@@ -13,7 +14,7 @@ namespace {
 
 constexpr int64_t kReadBytesPerThread = int64_t{1} << 30;
 constexpr int64_t kLeastReadBytesPerThread = int64_t{8} << 20;
-constexpr int kReadRepeats = 5;
+constexpr int kRoofPasses = 5;
 
 // Random ids, the same for every run of one length. The answer ignores end tokens.
 Request benchmark_request(const Job& job, int64_t sequence) {
@@ -28,18 +29,35 @@ Request benchmark_request(const Job& job, int64_t sequence) {
   return request;
 }
 
-// Bytes per second that all threads of all ranks read at once. Its buffers are not part of the
-// plan: they take at most half of what is left, at a time when the weights are gone.
-double read_bandwidth(MpiSession& session, int threads) {
+// What all ranks did per second in a pass that they began together: as fast as the slowest.
+double together(MpiSession& session, const RoofProbe::Pass& mine) {
+  double amount = 0;
+  double seconds = 0;
+  for (const std::string& text :
+       all_gather_strings(session.world(), fmt::format("{} {}", mine.amount, mine.seconds))) {
+    const size_t space = text.find(' ');
+    amount += std::stod(text.substr(0, space));
+    seconds = std::max(seconds, std::stod(text.substr(space)));
+  }
+  return amount / seconds;
+}
+
+// The best of five passes of all threads of all ranks. The memory is not part of the plan: it is at
+// most half of what is left, at a time when there are no weights.
+HostRoofs measure_host_roofs(MpiSession& session, int threads) {
   session.world().barrier();
   const int64_t share = available_bytes() / 2 / session.node_size() / threads;
   session.world().barrier();  // nobody takes before all have looked
-  const int64_t bytes = std::clamp(share, kLeastReadBytesPerThread, kReadBytesPerThread);
-  const double mine = measure_read_bandwidth(threads, bytes, kReadRepeats);
-  double sum = 0;
-  for (const std::string& text : all_gather_strings(session.world(), fmt::format("{}", mine)))
-    sum += std::stod(text);
-  return sum;
+  HostRoofs roofs;
+  roofs.read_bytes_per_thread = std::clamp(share, kLeastReadBytesPerThread, kReadBytesPerThread);
+  RoofProbe probe(threads, roofs.read_bytes_per_thread);
+  for (int i = 0; i < kRoofPasses; ++i) {
+    session.world().barrier();
+    roofs.read = std::max(roofs.read, together(session, probe.read()));
+    session.world().barrier();
+    roofs.int8 = std::max(roofs.int8, together(session, probe.int8()));
+  }
+  return roofs;
 }
 
 // What the runs leave behind when the weights are gone.
@@ -92,11 +110,17 @@ int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
            job.config.max_positions);
   });
   check_memory(session, job);
+  where.phase = "roofs";
+  const HostRoofs before = measure_host_roofs(session, job.threads);
+  forget_peak_resident();
   Measured measured = run_repeats(session, job, where);
-  where.phase = "bandwidth";
+  where.phase = "roofs";
   BenchmarkResult& result = measured.result;
+  result.before = before;
+  result.after = measure_host_roofs(session, job.threads);
   result.bytes_per_token = bytes_per_token(job.config, job.stored);
-  result.read_bandwidth = read_bandwidth(session, job.threads);
+  result.operations_per_prompt_token = operations_per_prompt_token(job.config);
+  result.rows_share_weights = job.options.sequences > 1 || measured.stats.drafts > 0;
   if (session.world().rank() != 0) return 0;
   if (job.options.json) {
     const Json out = {{"benchmark", benchmark_json(job.options, result)},

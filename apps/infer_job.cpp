@@ -296,6 +296,8 @@ void settle_job(Job& job, const JobRanks& ranks) {
 int64_t resident_bytes() { return proc_kilobytes("/proc/self/status", "VmRSS:"); }
 int64_t peak_resident_bytes() { return proc_kilobytes("/proc/self/status", "VmHWM:"); }
 
+void forget_peak_resident() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
 int64_t available_bytes() {
   int64_t available = proc_kilobytes("/proc/meminfo", "MemAvailable:");
   // A job's control group may allow less than the host has (v2, then v1).

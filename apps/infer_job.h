@@ -52,6 +52,9 @@ void check_memory(MpiSession& session, const Job& job);
 int64_t resident_bytes();
 int64_t peak_resident_bytes();
 int64_t available_bytes();
+// The highest begins anew with what is resident now; where the system does not allow that, it
+// stays.
+void forget_peak_resident();
 
 inline double gigabytes(double bytes) { return bytes * 1e-9; }
 inline double gigabytes(int64_t bytes) { return gigabytes(static_cast<double>(bytes)); }

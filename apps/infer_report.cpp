@@ -70,6 +70,38 @@ std::string drafts_text(const Job& job, const EngineStats& stats) {
   return text + "\n";
 }
 
+// Medians against the higher of the two measurements of a roof.
+struct Shares {
+  explicit Shares(const BenchmarkResult& result)
+      : read_roof(std::max(result.before.read, result.after.read)),
+        int8_roof(std::max(result.before.int8, result.after.int8)),
+        bytes(median(result.decode_tokens_per_second) *
+              static_cast<double>(result.bytes_per_token)),
+        operations(median(result.prefill_tokens_per_second) *
+                   static_cast<double>(result.operations_per_prompt_token)),
+        read(read_roof > 0 ? bytes / read_roof : 0),
+        int8(int8_roof > 0 ? operations / int8_roof : 0) {}
+
+  double read_roof;
+  double int8_roof;
+  double bytes;  // per second
+  double operations;
+  double read;
+  double int8;
+};
+
+Json roofs_json(const HostRoofs& roofs) {
+  return {{"read_bytes_per_second", roofs.read},
+          {"read_bytes_per_thread", roofs.read_bytes_per_thread},
+          {"int8_operations_per_second", roofs.int8}};
+}
+
+std::string samples_text(const std::vector<double>& samples) {
+  if (samples.empty()) return "0";
+  const auto [lowest, highest] = std::minmax_element(samples.begin(), samples.end());
+  return fmt::format("{:.2f} ({:.2f} to {:.2f})", median(samples), *lowest, *highest);
+}
+
 Json coord_json(const GridCoord& coord) {
   return {{"data", coord.data},
           {"pipeline", coord.pipeline},
@@ -151,18 +183,26 @@ Json ranks_json(const Job& job, const std::vector<RankReport>& reports) {
 }
 
 Json benchmark_json(const InferOptions& options, const BenchmarkResult& result) {
-  const double decode = median(result.decode_tokens_per_second);
-  const double reached = decode * static_cast<double>(result.bytes_per_token);
-  return {{"prompt_tokens", options.prompt_tokens},
-          {"max_tokens", options.max_tokens.value_or(0)},
-          {"repeat", options.repeat},
-          {"prefill_tokens_per_second", median(result.prefill_tokens_per_second)},
-          {"decode_tokens_per_second", decode},
-          {"prefill_samples", result.prefill_tokens_per_second},
-          {"decode_samples", result.decode_tokens_per_second},
-          {"bytes_per_token", result.bytes_per_token},
-          {"read_bandwidth_bytes_per_second", result.read_bandwidth},
-          {"bandwidth_share", result.read_bandwidth > 0 ? reached / result.read_bandwidth : 0.0}};
+  const std::vector<double>& prefill = result.prefill_tokens_per_second;
+  const std::vector<double>& decode = result.decode_tokens_per_second;
+  const Shares shares(result);
+  Json json = {{"prompt_tokens", options.prompt_tokens},
+               {"max_tokens", options.max_tokens.value_or(0)},
+               {"sequences", options.sequences},
+               {"repeat", options.repeat},
+               {"prefill_tokens_per_second", median(prefill)},
+               {"decode_tokens_per_second", median(decode)},
+               {"prefill_samples", prefill},
+               {"decode_samples", decode},
+               {"bytes_per_token", result.bytes_per_token},
+               {"operations_per_prompt_token", result.operations_per_prompt_token},
+               {"roofs_before", roofs_json(result.before)},
+               {"roofs_after", roofs_json(result.after)},
+               {"read_bandwidth_bytes_per_second", shares.read_roof},
+               {"int8_peak_operations_per_second", shares.int8_roof},
+               {"int8_share", shares.int8}};
+  if (!result.rows_share_weights) json["bandwidth_share"] = shares.read;
+  return json;
 }
 
 std::string summary_text(const Job& job,
@@ -217,22 +257,39 @@ std::string summary_text(const Job& job,
 }
 
 std::string benchmark_text(const InferOptions& options, const BenchmarkResult& result) {
-  const double decode = median(result.decode_tokens_per_second);
-  const double reached = decode * static_cast<double>(result.bytes_per_token);
-  return fmt::format(
-      "benchmark: {} prompt tokens, {} answer tokens, median of {}\n"
-      "prefill: {:.1f} tokens/s\n"
-      "decode: {:.2f} tokens/s, {:.4f} GB per token, {:.2f} GB/s, {:.1f} % of the measured read "
-      "bandwidth of {:.2f} GB/s\n",
+  const Shares shares(result);
+  const HostRoofs& before = result.before;
+  const HostRoofs& after = result.after;
+  const int64_t read_bytes = std::min(before.read_bytes_per_thread, after.read_bytes_per_thread);
+  std::string out = fmt::format(
+      "benchmark: {} prompt tokens, {} answer tokens, median of {} (lowest to highest)\n"
+      "roofs before and after: reads {:.2f} and {:.2f} GB/s ({:.2f} GiB per thread), int8 {:.1f} "
+      "and {:.1f} G operations/s\n",
       options.prompt_tokens,
       options.max_tokens.value_or(0),
       options.repeat,
-      median(result.prefill_tokens_per_second),
-      decode,
-      gigabytes(result.bytes_per_token),
-      gigabytes(reached),
-      result.read_bandwidth > 0 ? 100 * reached / result.read_bandwidth : 0.0,
-      gigabytes(result.read_bandwidth));
+      gigabytes(before.read),
+      gigabytes(after.read),
+      static_cast<double>(read_bytes) / static_cast<double>(int64_t{1} << 30),
+      gigabytes(before.int8),
+      gigabytes(after.int8));
+  out += fmt::format(
+      "prefill: {} tokens/s, {:.4f} G operations per token, {:.1f} G operations/s, {:.1f} % of the "
+      "measured int8 peak of {:.1f}\n",
+      samples_text(result.prefill_tokens_per_second),
+      gigabytes(result.operations_per_prompt_token),
+      gigabytes(shares.operations),
+      100 * shares.int8,
+      gigabytes(shares.int8_roof));
+  out += fmt::format("decode: {} tokens/s, {:.4f} GB per token",
+                     samples_text(result.decode_tokens_per_second),
+                     gigabytes(result.bytes_per_token));
+  if (result.rows_share_weights) return out + "; rows of a step share them\n";
+  return out +
+         fmt::format(", {:.2f} GB/s, {:.1f} % of the measured read bandwidth of {:.2f} GB/s\n",
+                     gigabytes(shares.bytes),
+                     100 * shares.read,
+                     gigabytes(shares.read_roof));
 }
 
 }  // namespace glm

@@ -30,12 +30,21 @@ struct RankReport {
 // Every rank's report, on every rank. Collective.
 std::vector<RankReport> gather_reports(Communicator& world, const RankReport& mine);
 
-// Medians over the runs of --benchmark.
+// What the hosts could do at best with all threads of all ranks at once, per second.
+struct HostRoofs {
+  double read = 0;  // bytes from memory
+  double int8 = 0;  // operations of int8 dot products, data in registers
+  int64_t read_bytes_per_thread = 0;
+};
+
 struct BenchmarkResult {
-  std::vector<double> prefill_tokens_per_second;
+  std::vector<double> prefill_tokens_per_second;  // of each run
   std::vector<double> decode_tokens_per_second;
-  double read_bandwidth = 0;  // of the host with all threads of all its ranks at once, bytes/s
+  HostRoofs before;  // the runs
+  HostRoofs after;
   int64_t bytes_per_token = 0;
+  int64_t operations_per_prompt_token = 0;
+  bool rows_share_weights = false;  // several rows of a decode step: no share of the read roof
 };
 double median(std::vector<double> values);
 // Per second; 0 where no time has passed.

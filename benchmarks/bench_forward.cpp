@@ -121,7 +121,7 @@ int run(int argc, char** argv) {
   const std::string model = argv[1];
   const Options options = parse_options(argc - 1, argv + 1);
   Forward forward(model, options.threads);
-  const Report report(options, "bench_forward", measure_roofs(options));
+  const Report report(options, "bench_forward");
   report_steps(forward,
                report,
                {fmt::format("prefill {}", kPromptRows), 0, kPromptRows, 1},
@@ -135,6 +135,7 @@ int run(int argc, char** argv) {
                report,
                {fmt::format("decode of {} at 112", kSequences), 112, 1, kSequences},
                options.min_repeats);
+  report.finish();
   return 0;
 }
 

@@ -180,7 +180,7 @@ void bench_attention(const Bench& bench) {
 
 int run(int argc, char** argv) {
   const Options options = parse_options(argc, argv);
-  const Report report(options, "bench_ops", measure_roofs(options));
+  const Report report(options, "bench_ops");
   const auto device = make_cpu_device();
   const auto ops =
       make_ops(OpsKind::kAuto, *device, options.threads, {kMaxRows, 12288, 4096, 96, 128});
@@ -188,6 +188,7 @@ int run(int argc, char** argv) {
   bench_products(bench);
   bench_experts(bench);
   bench_attention(bench);
+  report.finish();
   return 0;
 }
 

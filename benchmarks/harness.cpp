@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "core/base/check.h"
-#include "kernels/roof.h"
 
 namespace glm::bench {
 namespace {
@@ -81,13 +80,13 @@ Timing measure(const Options& options, const std::function<void(int64_t)>& run) 
   return summarise(std::move(seconds));
 }
 
-Roofs measure_roofs(const Options& options) {
+RoofRates measure_roofs(const Options& options) {
   constexpr int64_t kBytes = int64_t{1} << 30;
-  return {measure_read_bandwidth(options.threads, kBytes, 5), measure_int8_peak(options.threads)};
+  return glm::measure_roofs(options.threads, kBytes, 5);
 }
 
-Report::Report(const Options& options, std::string program, const Roofs& roofs)
-    : options_(options), program_(std::move(program)), roofs_(roofs) {
+Report::Report(const Options& options, std::string program)
+    : options_(options), program_(std::move(program)), roofs_(measure_roofs(options)) {
   if (options_.json) {
     const nlohmann::json line = {{"program", program_},
                                  {"cpu", cpu_model()},
@@ -144,6 +143,19 @@ void Report::add(const std::string& name, const Timing& timing, const Work& work
                100 * flops / roofs_.int8_per_second);
   }
   std::fflush(stdout);
+}
+
+void Report::finish() const {
+  const RoofRates roofs = measure_roofs(options_);
+  if (options_.json) {
+    const nlohmann::json line = {{"roof_bytes_per_second_after", roofs.bytes_per_second},
+                                 {"roof_int8_per_second_after", roofs.int8_per_second}};
+    fmt::print("{}\n", line.dump());
+    return;
+  }
+  fmt::print("afterwards: reads {:.2f} GB/s, int8 {:.1f} GOP/s\n",
+             roofs.bytes_per_second * 1e-9,
+             roofs.int8_per_second * 1e-9);
 }
 
 int64_t last_level_cache_bytes() {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/base/trace.h"
+#include "kernels/roof.h"
 
 namespace glm::bench {
 
@@ -34,24 +35,22 @@ struct Timing {
 Timing measure(const Options& options, const std::function<void(int64_t)>& run);
 Timing summarise(std::vector<double> seconds);
 
-struct Roofs {
-  double bytes_per_second = 0;
-  double int8_per_second = 0;
-};
-// Read bandwidth and int8 rate with options.threads threads.
-Roofs measure_roofs(const Options& options);
+// With options.threads threads: the best of five passes over 1 GiB for each of them.
+RoofRates measure_roofs(const Options& options);
 
-// Prints measurements as they come.
+// Measures the roofs, prints them, then the measurements as they come.
 class Report {
  public:
-  Report(const Options& options, std::string program, const Roofs& roofs);
+  Report(const Options& options, std::string program);
   bool wants(const std::string& name) const;
   void add(const std::string& name, const Timing& timing, const Work& work) const;
+  // Measures the roofs once more: what happened to the machine in the meantime.
+  void finish() const;
 
  private:
   Options options_;
   std::string program_;
-  Roofs roofs_;
+  RoofRates roofs_;
 };
 
 // Of this machine's last-level cache; 32 MiB where it is not told.

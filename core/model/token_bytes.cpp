@@ -20,4 +20,15 @@ int64_t bytes_per_token(const ModelConfig& config,
   return bytes;
 }
 
+int64_t operations_per_prompt_token(const ModelConfig& config) {
+  int64_t operations = 0;
+  for (const TensorSpec& spec : tensor_specs(config, false)) {
+    if (spec.role != Role::kMatrix && spec.role != Role::kRouter) continue;
+    if (spec.dims.size() == 1) continue;
+    const int64_t matrices = spec.experts ? config.router.top_k : spec.n_matrices();
+    operations += 2 * matrices * spec.rows() * spec.cols();
+  }
+  return operations;
+}
+
 }  // namespace glm

@@ -1,4 +1,4 @@
-// Bytes of weights that one decoded token has to read: the numerator of the memory roof.
+// What a token costs, from the tensor specs: the numerators of the roofs.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -15,5 +15,9 @@ namespace glm {
 // is not part of it.
 int64_t bytes_per_token(const ModelConfig& config,
                         const std::map<std::string, StoredType, std::less<>>& stored);
+
+// Operations (a multiply and an add are two) of a prompt's token in products with weights; the
+// head, which only the last token needs, and attention itself are not part of it.
+int64_t operations_per_prompt_token(const ModelConfig& config);
 
 }  // namespace glm

@@ -90,29 +90,39 @@ TEST(ReportStreams, TheObjectIsTheOnlyLineOfStdoutAndTheSummaryGoesToStderr) {
 }
 
 TEST(ReportBenchmark, Fields) {
-  for (const int ranks : {0, 2}) {
-    const Json json = answer_of(ranks,
-                                model_file("tiny", "q40"),
-                                {"--benchmark",
-                                 "--prompt-tokens",
-                                 "32",
-                                 "--max-tokens",
-                                 "8",
-                                 "--repeat",
-                                 "3",
-                                 "--context",
-                                 "256"});
-    const Json& benchmark = json["benchmark"];
-    EXPECT_GT(benchmark["prefill_tokens_per_second"].get<double>(), 0);
-    EXPECT_GT(benchmark["decode_tokens_per_second"].get<double>(), 0);
-    EXPECT_GT(benchmark["bytes_per_token"].get<int64_t>(), 0);
-    EXPECT_GT(benchmark["read_bandwidth_bytes_per_second"].get<double>(), 0);
-    EXPECT_GT(benchmark["bandwidth_share"].get<double>(), 0);
-    EXPECT_EQ(benchmark["prefill_samples"].size(), 3u);
-    EXPECT_EQ(benchmark["decode_samples"].size(), 3u);
-    EXPECT_EQ(benchmark["prompt_tokens"], 32);
-    expect_divided(json, std::max(ranks, 1));
+  constexpr int kRanks = 2;
+  const Json json = answer_of(kRanks,
+                              model_file("tiny", "q40"),
+                              {"--benchmark",
+                               "--prompt-tokens",
+                               "32",
+                               "--max-tokens",
+                               "8",
+                               "--repeat",
+                               "3",
+                               "--context",
+                               "256"});
+  const Json& benchmark = json["benchmark"];
+  EXPECT_GT(benchmark["prefill_tokens_per_second"].get<double>(), 0);
+  EXPECT_GT(benchmark["decode_tokens_per_second"].get<double>(), 0);
+  EXPECT_GT(benchmark["bytes_per_token"].get<int64_t>(), 0);
+  EXPECT_GT(benchmark["read_bandwidth_bytes_per_second"].get<double>(), 0);
+  EXPECT_GT(benchmark["bandwidth_share"].get<double>(), 0);
+  EXPECT_GT(benchmark["operations_per_prompt_token"].get<int64_t>(), 0);
+  EXPECT_GT(benchmark["int8_peak_operations_per_second"].get<double>(), 0);
+  EXPECT_GT(benchmark["int8_share"].get<double>(), 0);
+  for (const char* when : {"roofs_before", "roofs_after"}) {
+    const Json& roofs = benchmark[when];
+    EXPECT_GT(roofs["read_bytes_per_thread"].get<int64_t>(), 0);
+    EXPECT_LE(roofs["read_bytes_per_second"].get<double>(),
+              benchmark["read_bandwidth_bytes_per_second"].get<double>());
+    EXPECT_LE(roofs["int8_operations_per_second"].get<double>(),
+              benchmark["int8_peak_operations_per_second"].get<double>());
   }
+  EXPECT_EQ(benchmark["prefill_samples"].size(), 3u);
+  EXPECT_EQ(benchmark["decode_samples"].size(), 3u);
+  EXPECT_EQ(benchmark["prompt_tokens"], 32);
+  expect_divided(json, kRanks);
 }
 
 TEST(ReportBenchmark, TextHasASummary) {
@@ -120,6 +130,8 @@ TEST(ReportBenchmark, TextHasASummary) {
                                             {"--model",
                                              model_file("tiny", "q40"),
                                              "--benchmark",
+                                             "--threads",
+                                             "1",
                                              "--prompt-tokens",
                                              "16",
                                              "--max-tokens",
@@ -128,7 +140,8 @@ TEST(ReportBenchmark, TextHasASummary) {
                                              "1",
                                              "--context",
                                              "64"}));
-  EXPECT_NE(outcome.out.find("of the measured read bandwidth"), std::string::npos) << outcome.out;
+  for (const char* part : {"of the measured read bandwidth", "of the measured int8 peak"})
+    EXPECT_NE(outcome.out.find(part), std::string::npos) << outcome.out;
 }
 
 // A model whose weights are much larger than the process itself: about 300 MB at q40.

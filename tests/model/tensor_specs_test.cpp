@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "core/model/token_bytes.h"
 #include "tests/model/model_samples.h"
 
 namespace glm {
@@ -51,6 +52,18 @@ TEST(TensorSpecs, FileSizesOfAir) {
   EXPECT_NEAR(gigabytes(true, default_dtypes(DType::kQ40)), 62.1, 0.1);
   EXPECT_NEAR(gigabytes(false, default_dtypes(DType::kBF16)), 213.8, 0.1);
   EXPECT_NEAR(gigabytes(false, {DType::kQ40, DType::kQ40, DType::kQ40}), 60.2, 0.1);
+}
+
+TEST(TokenCost, OfAir) {
+  const ModelConfig air = parsed(real_config(false));
+  std::map<std::string, StoredType, std::less<>> stored;
+  for (const TensorSpec& spec : tensor_specs(air, false))
+    stored.emplace(spec.name, stored_type(spec, air, {DType::kQ40, DType::kQ40, DType::kQ40}));
+  EXPECT_NEAR(static_cast<double>(bytes_per_token(air, stored)), 7.28e9, 0.01e9);
+  const int64_t attention = 4096 * (14336 + 12288);
+  const int64_t dense = 3 * 4096 * 10944;
+  const int64_t experts = 9 * 3 * 4096 * 1408 + 128 * 4096;  // 8 and the shared one, router
+  EXPECT_EQ(operations_per_prompt_token(air), 2 * (46 * attention + dense + 45 * experts));
 }
 
 TEST(TensorSpecs, ShapesOfAir) {
