@@ -14,6 +14,13 @@ namespace {
 constexpr int kThreads = 256;  // one for each position of a split
 constexpr int kGroup = 32;     // elements that share a scale in q8
 
+// Loads of keys or values that a thread starts at once; more would not fit its registers.
+template <int kHeads>
+constexpr int kLoads = kHeads > 12 ? 4 : 8;
+// Blocks per multiprocessor that registers have to suffice for.
+template <int kHeads>
+constexpr int kResident = kHeads > 12 ? 1 : 2;
+
 template <KvPlane kPlane>
 struct Element;
 template <>
@@ -162,7 +169,7 @@ GLM_DEVICE void score_position(const AttentionArgs& a,
     for (int g = 0; g < groups; ++g) {
       const int end = (g + 1) * kGroup < a.head_dim ? (g + 1) * kGroup : a.head_dim;
       float sums[kHeads] = {};
-      GLM_UNROLL_8
+      GLM_UNROLL_BY(kLoads<kHeads>)
       for (int d = g * kGroup; d < end; ++d) {
         const float key = Element<kPlane>::value(keys[d * kPagePositions]);
         GLM_UNROLL
@@ -173,7 +180,7 @@ GLM_DEVICE void score_position(const AttentionArgs& a,
       for (int h = 0; h < kHeads; ++h) scores[h] = fused(sums[h], scale, scores[h]);
     }
   } else {
-    GLM_UNROLL_8
+    GLM_UNROLL_BY(kLoads<kHeads>)
     for (int d = 0; d < a.head_dim; ++d) {
       const float key = Element<kPlane>::value(keys[d * kPagePositions]);
       GLM_UNROLL
@@ -239,7 +246,7 @@ GLM_DEVICE void add_values(const AttentionArgs& a,
       const float* scales =
           reinterpret_cast<const float*>(page + a.scale_bytes) + vector * groups + dim / kGroup;
       const int n = seen - first < kPagePositions ? seen - first : kPagePositions;
-      GLM_UNROLL_8
+      GLM_UNROLL_BY(kLoads<kHeads>)
       for (int p = 0; p < n; ++p) {
         float value = Element<kPlane>::value(values[int64_t{p} * a.head_dim]);
         if constexpr (kPlane == KvPlane::kQ8) value = value * scales[p * groups];
@@ -337,7 +344,7 @@ GLM_DEVICE void merge_into_running(
 }
 
 template <KvPlane kPlane, int kHeads>
-__global__ void GLM_BOUNDS(kThreads, 2) attend_rows(AttentionArgs a) {
+__global__ void GLM_BOUNDS(kThreads, kResident<kHeads>) attend_rows(AttentionArgs a) {
   const Unit u = unit_of(a);
   if (u.n_heads <= 0 || u.visible <= 0) return;
   const auto m = Memory<kHeads>::in_shared(a.head_dim);
@@ -356,21 +363,22 @@ GLM_DEVICE float* partial_of(const AttentionArgs& a, int64_t row, int head, int 
 }
 
 template <KvPlane kPlane, int kHeads>
-__global__ void GLM_BOUNDS(kThreads, 2) attend_splits(AttentionArgs a) {
+__global__ void GLM_BOUNDS(kThreads, kResident<kHeads>) attend_splits(AttentionArgs a) {
   const Unit u = unit_of(a);
   const int split = static_cast<int>(blockIdx.y);
   if (u.n_heads <= 0 || split * kSplitLength >= u.visible) return;
   const auto m = Memory<kHeads>::in_shared(a.head_dim);
   begin_unit<kHeads>(a, u, m);
   const int seen = score_split<kPlane, kHeads>(a, u, m, split);
+  float* first = partial_of(a, u.row, u.first_head, split);
+  const int64_t step = partial_of(a, u.row, u.first_head + 1, split) - first;
   each_value<kPlane, kHeads>(a, u, m, split, seen, [&](int head, int dim, float sum) {
-    if (head < u.n_heads) partial_of(a, u.row, u.first_head + head, split)[2 + dim] = sum;
+    if (head < u.n_heads) first[head * step + 2 + dim] = sum;
   });
   const int h = static_cast<int>(threadIdx.x);
   if (h < u.n_heads) {
-    float* partial = partial_of(a, u.row, u.first_head + h, split);
-    partial[0] = m.largest[h];
-    partial[1] = m.totals[h];
+    first[h * step] = m.largest[h];
+    first[h * step + 1] = m.totals[h];
   }
 }
 

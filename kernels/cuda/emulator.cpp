@@ -87,6 +87,7 @@ class Machine {
   void leave(bool for_ever);
 
  private:
+  unsigned run_warp(unsigned warp, bool backwards);
   void enter(Fiber& fiber);
   void prepare(Fiber& fiber, unsigned number);
 
@@ -178,15 +179,12 @@ void Machine::run_block(const char* name, bool backwards) {
   block_barrier = {n, 0, 0};
   for (unsigned i = 0; i < n; ++i) prepare(fibers[i], i);
   for (unsigned left = n; left > 0;) {
-    bool moved = false;
-    for (unsigned i = 0; i < n; ++i) {
-      Fiber& fiber = fibers[backwards ? n - 1 - i : i];
-      if (fiber.done || (fiber.awaited && fiber.awaited->generation == fiber.generation)) continue;
-      enter(fiber);
-      moved = true;
-      if (fiber.done) --left;
-    }
-    if (!moved)
+    unsigned moved = 0;
+    for (unsigned w = 0; w < warps.size(); ++w)
+      moved += run_warp(backwards ? static_cast<unsigned>(warps.size()) - 1 - w : w, backwards);
+    left = 0;
+    for (const Fiber& fiber : fibers) left += fiber.done ? 0 : 1;
+    if (left > 0 && moved == 0)
       fail(ExitCode::kRuntime,
            "{}: {} of {} threads of block ({}, {}, {}) wait at a barrier that others never reach",
            name,
@@ -196,6 +194,24 @@ void Machine::run_block(const char* name, bool backwards) {
            block.y,
            block.z);
   }
+}
+
+// Runs a warp as far as it gets without the others, so that a missing barrier of the block lets it
+// overtake them by as much as is possible. Returns how often a thread ran.
+unsigned Machine::run_warp(unsigned warp, bool backwards) {
+  const unsigned first = warp * kLanes;
+  const unsigned n = warps[warp].barrier.expected;
+  unsigned total = 0;
+  for (unsigned moved = 1; moved > 0; total += moved) {
+    moved = 0;
+    for (unsigned i = 0; i < n; ++i) {
+      Fiber& fiber = fibers[first + (backwards ? n - 1 - i : i)];
+      if (fiber.done || (fiber.awaited && fiber.awaited->generation == fiber.generation)) continue;
+      enter(fiber);
+      ++moved;
+    }
+  }
+  return total;
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
 // Runs the kernels of this folder on the CPU, so that their index arithmetic, synchronisation and
 // rounding are tested where there is no GPU. Blocks run one after the other; the threads of a block
-// are fibers that change places at barriers only. Shared memory is a heap block of exactly the size
-// asked for, filled with NaN, so that AddressSanitizer and wrong results show what is out of bounds
-// or never written. Threads that wait for each other for ever end with glm::Error.
+// are fibers that change places at barriers only, and a warp runs as far as it gets before the next
+// one does. Shared memory is a heap block of exactly the size asked for, filled with NaN, so that
+// AddressSanitizer and wrong results show what is out of bounds or never written. Threads that wait
+// for each other for ever end with glm::Error.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -18,8 +19,9 @@ struct Index {
   unsigned z = 1;
 };
 
-// Runs `body` once for every thread of every block. With `backwards` the threads of a block take
-// their turns in descending order: results that differ come from a missing barrier.
+// Runs `body` once for every thread of every block. With `backwards` the warps of a block and the
+// threads of a warp take their turns in descending order: results that differ come from a missing
+// barrier.
 void run(const char* name,
          Index grid,
          Index block,

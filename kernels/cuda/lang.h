@@ -16,8 +16,8 @@
 #define GLM_DEVICE __device__ __forceinline__
 #define GLM_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 #define GLM_UNROLL _Pragma("unroll")
-#define GLM_UNROLL_4 _Pragma("unroll 4")
-#define GLM_UNROLL_8 _Pragma("unroll 8")
+#define GLM_PRAGMA(text) _Pragma(#text)
+#define GLM_UNROLL_BY(n) GLM_PRAGMA(unroll n)
 
 #else
 
@@ -32,8 +32,7 @@
 #define GLM_DEVICE inline
 #define GLM_BOUNDS(threads, blocks)
 #define GLM_UNROLL
-#define GLM_UNROLL_4
-#define GLM_UNROLL_8
+#define GLM_UNROLL_BY(n)
 #define threadIdx (::glm::emulator::thread_index())
 #define blockIdx (::glm::emulator::block_index())
 #define blockDim (::glm::emulator::block_size())

@@ -61,6 +61,7 @@ GLM_DEVICE InputParts read_inputs(const ProductArgs& a, int64_t row, int64_t fir
 // and inputs share.
 template <bool kF16>
 struct HalfWords {
+  static constexpr int kInFlight = 4;
   static constexpr int kStaged = 2;
   static constexpr int kStagedBytes = kParts * kTileInputs * kColumns * 2;
 
@@ -210,7 +211,7 @@ __global__ void GLM_BOUNDS(kFewWarps * 32, 2) f32_rows(ProductArgs a) {
     const int64_t whole = begin + a.shard_blocks * kColumns;
     const int64_t end = whole < a.cols ? whole : a.cols;
     float sums[kTile][4] = {};
-    GLM_UNROLL_4
+    GLM_UNROLL_BY(4)
     for (int64_t step = begin; step < end; step += 16) {
       const int64_t k = step + quarter * 4;
       const Floats4 weights = four(w, k, end, a.aligned);

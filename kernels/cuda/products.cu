@@ -16,6 +16,7 @@ template <bool kNibbles>
 struct Quantized {
   // Words per row of a block and lane; scales of rows l / 4 and l / 4 + 8.
   static constexpr int kWords = kNibbles ? 1 : 2;
+  static constexpr int kInFlight = 4;
   static constexpr int kStaged = 4;
   static constexpr int kStagedBytes =
       kTileInputs * (kColumns + static_cast<int>(sizeof(QuantScale)));

@@ -5,6 +5,7 @@
 // fragment:
 //   Weights weights(args, matrix, first_row, lane)     pointers of a lane
 //   Raw load(weights, block)                           what a lane reads of a block
+//   kInFlight                                          blocks whose loads are started at once
 //   Fragment fragment(raw)                             ready for mma
 //   Input input(args, rows, block, lane)               of the inputs that are the lane's columns
 //   stage(...), staged(...)                            the same by way of shared memory
@@ -17,11 +18,10 @@
 
 namespace glm::GLM_CUDA_SPACE {
 
-constexpr int kColumns = 32;       // of a block
-constexpr int kRowTile = 16;       // matrix rows of a warp
-constexpr int kFewWarps = 8;       // at most, of a block for few inputs
-constexpr int kManyWarps = 4;      // of a block for many
-constexpr int kLoadsInFlight = 4;  // blocks whose weights are on the way at once
+constexpr int kColumns = 32;   // of a block
+constexpr int kRowTile = 16;   // matrix rows of a warp
+constexpr int kFewWarps = 8;   // at most, of a block for few inputs
+constexpr int kManyWarps = 4;  // of a block for many
 
 // Row of the matrix behind output `16 tile` of part 0 (gate, or all) or 1 (up).
 GLM_DEVICE int64_t first_row_of(const ProductArgs& a, int part, int64_t tile) {
@@ -102,13 +102,13 @@ GLM_DEVICE void walk_shard(const ProductArgs& a,
   const int64_t begin = shard * a.shard_blocks;
   const int64_t end = begin + a.shard_blocks < a.blocks ? begin + a.shard_blocks : a.blocks;
   const int lane = lane_id();
-  for (int64_t b = begin; b < end; b += kLoadsInFlight) {
-    typename Format::Raw raw[kLoadsInFlight];
+  for (int64_t b = begin; b < end; b += Format::kInFlight) {
+    typename Format::Raw raw[Format::kInFlight];
     GLM_UNROLL
-    for (int i = 0; i < kLoadsInFlight; ++i)
+    for (int i = 0; i < Format::kInFlight; ++i)
       raw[i] = Format::load(weights, b + i < end ? b + i : end - 1);
     GLM_UNROLL
-    for (int i = 0; i < kLoadsInFlight; ++i) {
+    for (int i = 0; i < Format::kInFlight; ++i) {
       if (b + i >= end) break;
       const typename Format::Fragment fragment = Format::fragment(raw[i]);
       GLM_UNROLL

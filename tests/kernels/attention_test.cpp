@@ -1,4 +1,5 @@
 // The paged cache and attention over it. SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <numeric>
 
 #include "kernels/cases.h"
@@ -55,11 +56,12 @@ class Attention : public ::testing::TestWithParam<AttentionCase> {};
 TEST_P(Attention, AgreesAtPageAndSplitBorders) {
   Backends backends;
   const HeadLayout heads = GetParam().layout();
-  const bool large = heads.row_width() > 4000;
+  const bool large = heads.row_width() > (backends.thorough() ? 4000 : 1000);
   for (const KvDType dtype : kKvTypes) {
     for (const auto& [first, n] : std::vector<std::pair<int, int>>{
              {0, 1}, {0, 18}, {15, 2}, {254, 1}, {255, 1}, {256, 1}, {255, 3}, {600, 2}}) {
       if (large && (n > 1 || first == 254 || first == 600)) continue;
+      if (!backends.thorough() && !large && n == 1 && first > 0) continue;
       SCOPED_TRACE(fmt::format("{} {} + {}", kv_dtype_name(dtype), first, n));
       Sequence sequence(heads, dtype, first + n, 21);
       sequence.store(backends.fastest(), 0, first + n);
@@ -105,7 +107,7 @@ INSTANTIATE_TEST_SUITE_P(Cases,
 TEST(AttentionRows, ChunksAndThreadsDoNotMatter) {
   Backends backends({1, 2, 3, 8});
   const HeadLayout heads{6, 2, 24, 3, 0};
-  const int total = backends.thorough() ? 530 : 270;
+  const int total = backends.thorough() ? 530 : 262;
   for (const KvDType dtype : kKvTypes) {
     Sequence sequence(heads, dtype, total, 23);
     sequence.store(backends.fastest(), 0, total);
@@ -115,8 +117,10 @@ TEST(AttentionRows, ChunksAndThreadsDoNotMatter) {
       if (backends.name(i).starts_with("scalar") && i != 0) continue;
       for (const int chunk : {1, 7, 100}) {
         if (chunk == 7 && !backends.thorough()) continue;
-        Floats parts(total, 6 * 24);
-        for (int t = 0; t < total; t += chunk) {
+        Floats parts = whole;
+        const int first = chunk == 1 && !backends.thorough() ? total - 10 : 0;
+        std::fill(parts.data.begin() + int64_t{first} * parts.cols, parts.data.end(), 0.0f);
+        for (int t = first; t < total; t += chunk) {
           const int n = std::min(chunk, total - t);
           sequence.attend(backends.ops(i), parts.view().slice(t, n), t, n);
         }

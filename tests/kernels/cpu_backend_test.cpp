@@ -22,6 +22,32 @@ TEST(Scratch, PlannedBytesAreTakenBytesAndNoMore) {
   }
 }
 
+// A GPU that no build has.
+class NoGpu final : public Device {
+  std::string name() const override { return "cuda:9 (none)"; }
+  bool is_host() const override { return false; }
+  Tensor allocate(DType, std::initializer_list<int64_t>) override {
+    fail(ExitCode::kResources, "no memory");
+  }
+  int64_t allocated_bytes() const override { return 0; }
+  void copy(Tensor, Tensor) override {}
+  void wait() override {}
+  void replay(uint64_t, const std::function<void()>&) override {}
+};
+
+TEST(MakeOps, AGpuTakesOnlyItsOwnOperations) {
+  NoGpu gpu;
+  for (const OpsKind kind : {OpsKind::kRef, OpsKind::kChecked}) {
+    try {
+      make_ops(kind, gpu, 1, test_limits());
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kUsage);
+    }
+  }
+  EXPECT_THROW(make_ops(OpsKind::kAuto, gpu, 1, test_limits()), Error);
+}
+
 TEST(SimdLevels, ForcedLevelsAndRefusals) {
   std::string names;
   for (const std::string& level : simd_levels()) {

@@ -13,12 +13,15 @@ BackendSet make_backends(const std::vector<int>&) {
   set.devices.push_back(make_cpu_device());
   Device& device = *set.devices[0];
   static char backwards;
-  const auto emulated = [&](const char* name, void* stream) {
-    auto ops = std::make_unique<cuda_emulated::CudaOps>(device, test_limits(), stream, name);
+  const auto emulated = [&](const char* name, void* stream, const OpsLimits& limits) {
+    auto ops = std::make_unique<cuda_emulated::CudaOps>(device, limits, stream, name);
     set.all.push_back({name, std::move(ops), false, false});
   };
-  emulated("cuda emulated", nullptr);
-  emulated("cuda emulated backwards", &backwards);
+  emulated("cuda emulated", nullptr, test_limits());
+  // Without room for parts of attention, a block walks all splits of its row.
+  OpsLimits short_context = test_limits();
+  short_context.max_context = 256;
+  emulated("cuda emulated backwards", &backwards, short_context);
   set.all.push_back({"cpu", make_cpu_ops(device, 1, test_limits(), "")});
   return set;
 }

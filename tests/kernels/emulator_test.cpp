@@ -1,5 +1,6 @@
 // The emulator itself: order, barriers, shuffles and matrix products are those of a warp, and what
 // is wrong in a kernel shows. SPDX-License-Identifier: MIT
+#include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.h"
 #include "tests/kernels/op_support.h"
 
@@ -120,6 +121,24 @@ TEST(Emulator, MatrixProductsFollowTheManual) {
 TEST(Emulator, LimitsOfADeviceHold) {
   EXPECT_THROW(launch("wide", shuffles, {1, 65536}, 32, 0, nullptr, Args{nullptr}), Error);
   EXPECT_THROW(launch("deep", shuffles, {1}, 32, 100 << 10, nullptr, Args{nullptr}), Error);
+}
+
+TEST(CudaScratch, PlannedBytesAreTakenBytesAndNoMore) {
+  for (const int64_t context : {100, 3000, 1 << 20}) {
+    const auto device = make_cpu_device();
+    const OpsLimits limits{100, 2048, context, 12, 80};
+    CudaOps ops(*device, limits, nullptr, "cuda emulated");
+    const int64_t taken = device->allocated_bytes();
+    EXPECT_EQ(taken, CudaScratchPlan(limits).total());
+    const testing::Matrix matrix(DType::kQ40, Packing::kRows, 1, 21, 2048, 80);
+    testing::Floats x(100, 2048, 81), out(100, 21), more(101, 2048), wide(101, 21);
+    ops.linear(out.view(), x.view(), matrix.weight());
+    EXPECT_EQ(device->allocated_bytes(), taken);
+    EXPECT_THROW(ops.linear(wide.view(), more.view(), matrix.weight()), Error);
+  }
+  // One row of the longest context fits, whatever the bound on the rest.
+  const int64_t row = int64_t{4} * 96 * ((1 << 20) / 256) * (2 + 128);
+  EXPECT_GE(CudaScratchPlan({4096, 4096, 1 << 20, 96, 128}).partials, row);
 }
 
 }  // namespace

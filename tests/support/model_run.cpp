@@ -56,11 +56,10 @@ void run_rank(Communicator& world,
   const Placement placement = placement_of(config, index, options, world.rank());
   const ModelOptions model_options = model_options_of(options, requests.size());
   const std::unique_ptr<Device> device = make_cpu_device();
-  const std::unique_ptr<Ops> ops =
-      make_ops(options.ops,
-               *device,
-               options.threads,
-               ops_limits(config, options.shape, model_options.limits));
+  const OpsLimits ops_room = ops_limits(config, options.shape, model_options.limits);
+  const std::unique_ptr<Ops> ops = options.ops_of_rank
+                                       ? options.ops_of_rank(world.rank(), *device, ops_room)
+                                       : make_ops(options.ops, *device, options.threads, ops_room);
   const Weights weights(config, index, placement, *device, true);
   const std::unique_ptr<Model> model =
       make_model({config, placement, grid, *device, *ops, weights, where}, model_options);

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct RunOptions {
   Numerics numerics = Numerics::kDefault;
   ExchangeKind exchange = ExchangeKind::kAuto;
   OpsKind ops = OpsKind::kAuto;
+  // Makes the operations of a rank in place of make_ops.
+  std::function<std::unique_ptr<Ops>(int rank, Device&, const OpsLimits&)> ops_of_rank = {};
   KvDType kv_dtype = KvDType::kF32;
   int threads = 1;        // of each rank
   int64_t max_rows = 64;  // chunk of a prompt
