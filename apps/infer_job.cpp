@@ -199,7 +199,8 @@ MemoryPlan whole_plan(const Job& job, const Division& division, const JobRanks& 
         ops_scratch_bytes(job.options.ops, job.threads, limits);
     if (r == 0)
       rank.buffer_bytes += Engine::buffer_bytes(job.model.limits, job.config.vocab, drafting(job));
-    if (job.source.index) rank.buffer_bytes += job.source.index->block_bytes;  // reading
+    if (job.source.index)
+      rank.buffer_bytes += Weights::readers(job.threads) * job.source.index->block_bytes;
     if (r < ranks.process_bytes.size()) rank.process_bytes = ranks.process_bytes[r];
   }
   return plan;

@@ -10,7 +10,8 @@ Worker::Worker(MpiSession& session, const Job& job, StepContext& where)
                    *device,
                    job.threads,
                    ops_limits(job.config, job.placement.shape, job.model.limits))),
-      weights(job.config, *job.source.index, job.placement, *device, job.options.verify),
+      weights(
+          job.config, *job.source.index, job.placement, *device, job.options.verify, job.threads),
       model(
           make_model({job.config, job.placement, grid, *device, *ops, weights, where}, job.model)),
       engine(

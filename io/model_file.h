@@ -77,7 +77,7 @@ ModelIndex read_model_index(const std::filesystem::path& path);
 std::string manifest_digest(const ModelIndex& index, const RawFile& file);
 
 // Byte ranges of the planes of one file, verified block by block against the checksums. One per
-// rank.
+// thread that reads.
 class WeightReader {
  public:
   // `index` must outlive the reader. Throws Error(kModelFile) when the file cannot be opened or is
@@ -101,12 +101,16 @@ class WeightReader {
 
  private:
   struct PlaneView;
+  void read_plain(const PlaneView& plane, std::span<const Range> ranges);
   void read_verified(const PlaneView& plane, std::span<const Range> ranges);
+  void ask_ahead(int64_t position);
 
   const ModelIndex& index_;
   bool verify_;
   RawFile file_;
   int64_t bytes_read_ = 0;
+  int64_t asked_ = 0;        // of the file, for the plane that is being read
+  int64_t asked_end_ = 0;    // where its ranges end
   std::vector<char> block_;  // a block of which only parts are wanted
 };
 

@@ -69,4 +69,8 @@ void RawFile::read(int64_t offset, void* out, int64_t bytes) const {
          bytes - got);
 }
 
+void RawFile::will_need(int64_t offset, int64_t bytes) const {
+  static_cast<void>(::posix_fadvise(fd_, offset, bytes, POSIX_FADV_WILLNEED));
+}
+
 }  // namespace glm

@@ -30,6 +30,8 @@ class RawFile {
   int64_t read_some(int64_t offset, void* out, int64_t bytes) const;
   // The same, but an end of the file before `bytes` is an error: it has become shorter.
   void read(int64_t offset, void* out, int64_t bytes) const;
+  // Lets the system begin to read what will be wanted soon. A hint: never fails.
+  void will_need(int64_t offset, int64_t bytes) const;
 
  private:
   std::string path_;

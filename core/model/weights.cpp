@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "core/model/weights.h"
 
+#include <atomic>
 #include <chrono>
+#include <future>
 
 #include "core/base/arena.h"
 #include "core/base/fault.h"
@@ -61,6 +63,45 @@ class PlaneLayout {
   int64_t cols_;
 };
 
+// A plane of this rank's slab of a tensor, and where it goes. Its ranges are many: they are made
+// when it is read.
+struct PlaneRead {
+  const TensorSpec* spec;
+  const Slab* slab;
+  StoredType type;
+  Plane plane;
+  char* destination;
+};
+
+// Each plane by whichever thread is free; returns the bytes read. Throws what one of them threw.
+int64_t read_planes(const ModelIndex& index,
+                    bool verify,
+                    const std::vector<PlaneRead>& reads,
+                    int threads) {
+  std::atomic<size_t> next{0};
+  std::atomic<int64_t> bytes{0};
+  const auto work = [&] {
+    try {
+      WeightReader reader(index, verify);
+      for (size_t i = next++; i < reads.size(); i = next++) {
+        const auto& [spec, slab, type, plane, destination] = reads[i];
+        reader.read(*index.find(spec->name),
+                    plane,
+                    PlaneLayout(*spec, type, plane).ranges(*slab, destination));
+      }
+      bytes += reader.bytes_read();
+    } catch (...) {
+      next = reads.size();  // the others need not go on
+      throw;
+    }
+  };
+  std::vector<std::future<void>> others;
+  for (int i = 1; i < threads; ++i) others.push_back(std::async(std::launch::async, work));
+  work();
+  for (std::future<void>& other : others) other.get();
+  return bytes;
+}
+
 Weight local_weight(const Slab& slab, StoredType type) {
   Weight weight;
   weight.dtype = type.dtype;
@@ -108,7 +149,8 @@ Weights::Weights(const ModelConfig& config,
                  const ModelIndex& index,
                  const Placement& placement,
                  Device& device,
-                 bool verify)
+                 bool verify,
+                 int threads)
     : device_(device) {
   const auto start = std::chrono::steady_clock::now();
   const std::vector<TensorSpec> specs = tensor_specs(config, placement.mtp);
@@ -129,28 +171,30 @@ Weights::Weights(const ModelConfig& config,
 
   const Tensor memory = device.allocate(DType::kU8, {total});
   GLM_CHECK(device.is_host(), "weights of device {} need staging", device.name());
-  WeightReader reader(index, verify);
-  const GridCoord& coord = placement.coord;
-  const int rank = grid_rank(placement.shape, coord.data, coord.pipeline, coord.tensor);
-  int64_t used = 0, n_read = 0;
+  std::vector<PlaneRead> reads;
+  std::vector<int64_t> ends;  // of the memory of each tensor
+  int64_t used = 0;
   for (const TensorSpec& spec : specs) {
     const auto found = held_.find(spec.name);
     if (found == held_.end()) continue;
     auto& [slab, weight] = found->second;
     const StoredType type{weight.dtype, weight.packing};
-    const auto load = [&](Plane plane, int64_t bytes) -> const void* {
+    const auto place = [&](Plane plane, int64_t bytes) -> const void* {
       if (bytes == 0) return nullptr;
       char* destination = memory.as<char>() + used;
       used += Arena::padded(bytes);
-      reader.read(
-          *index.find(spec.name), plane, PlaneLayout(spec, type, plane).ranges(slab, destination));
+      reads.push_back({&spec, &slab, type, plane, destination});
       return destination;
     };
-    weight.values = load(Plane::kValues, weight.n_matrices * weight.value_stride());
-    weight.scales = load(Plane::kScales, weight.n_matrices * weight.scale_stride());
-    fault_point({"load", rank, ++n_read}, memory.slice(0, used));
+    weight.values = place(Plane::kValues, weight.n_matrices * weight.value_stride());
+    weight.scales = place(Plane::kScales, weight.n_matrices * weight.scale_stride());
+    ends.push_back(used);
   }
-  bytes_read_ = reader.bytes_read();
+  bytes_read_ = read_planes(index, verify, reads, readers(threads));
+  const GridCoord& coord = placement.coord;
+  const int rank = grid_rank(placement.shape, coord.data, coord.pipeline, coord.tensor);
+  int64_t n_read = 0;
+  for (const int64_t end : ends) fault_point({"load", rank, ++n_read}, memory.slice(0, end));
   load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 

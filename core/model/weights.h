@@ -2,6 +2,7 @@
 // device, reached by the names of the tensor table. SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -19,14 +20,18 @@ std::map<std::string, StoredType, std::less<>> stored_types(const ModelIndex& in
 
 class Weights {
  public:
-  // Reads every tensor of the table that this rank holds, one after the other.
+  // Reads every tensor of the table that this rank holds, with readers(threads) threads.
   // Throws Error(kModelFile) naming the tensor when the file lacks it or has another shape,
   // Error(kResources) without memory.
   Weights(const ModelConfig& config,
           const ModelIndex& index,
           const Placement& placement,
           Device& device,
-          bool verify);
+          bool verify,
+          int threads = 1);
+
+  // Threads of a rank that read at once, each with a block of its own beside the weights.
+  static int readers(int threads) { return std::clamp(threads, 1, 8); }
 
   // A matrix or a stack of them; rows or columns may be 0 where this rank has no share.
   const Weight& matrix(std::string_view name) const;
