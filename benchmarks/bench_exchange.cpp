@@ -2,7 +2,8 @@
 //   mpirun -np 4 bench_exchange
 // Every rank is a data rank with rows of its own and a share of 128 experts, 8 of which each row
 // chooses at random. Ours includes the lists of rows, packing, counts where needed, and the sums.
-// The two are measured in turns. SPDX-License-Identifier: MIT
+// Steps of few rows go to all ranks in messages of known size, by both. The two are measured in
+// turns. SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -12,6 +13,7 @@
 #include <mpi.h>
 
 #include "benchmarks/harness.h"
+#include "parallel/exchange_state.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/mpi_session.h"
 
@@ -41,7 +43,7 @@ class Step {
         weights_(device.allocate(DType::kF32, {rows, kTopK})),
         experts_(device.allocate(DType::kI32, {rows, kTopK})),
         step_(static_cast<size_t>(grid.shape().data), rows),
-        needed_(static_cast<size_t>(grid.shape().data)) {
+        sent_(static_cast<size_t>(grid.shape().data)) {
     std::mt19937 random(static_cast<unsigned>(17 + grid.world().rank()));
     std::vector<int32_t> all(kExperts);
     std::iota(all.begin(), all.end(), 0);
@@ -49,15 +51,16 @@ class Step {
     for (int64_t row = 0; row < rows; ++row) {
       std::shuffle(all.begin(), all.end(), random);
       std::sort(all.begin(), all.begin() + kTopK);
-      std::vector<bool> seen(needed_.size());
+      std::vector<bool> seen(sent_.size(), false);
       for (size_t k = 0; k < kTopK; ++k) {
         experts_.i32()[row * kTopK + static_cast<int64_t>(k)] = all[k];
         weights_.f32()[row * kTopK + static_cast<int64_t>(k)] = 0.125f;
         const auto share = static_cast<size_t>(placement.share_of(all[k]));
-        needed_[share] += seen[share] ? 0 : 1;
+        sent_[share] += seen[share] ? 0 : 1;
         seen[share] = true;
       }
     }
+    if (rows <= kPaddedRows) std::fill(sent_.begin(), sent_.end(), static_cast<int>(rows));
     for (int64_t i = 0; i < x_.elements(); ++i) x_.f32()[i] = static_cast<float>(i % 7);
   }
 
@@ -68,8 +71,8 @@ class Step {
     exchange_.combine(out_, mine.x, {});
   }
 
-  // Rows for each rank.
-  const std::vector<int>& needed() const { return needed_; }
+  // Rows to each rank.
+  const std::vector<int>& sent() const { return sent_; }
 
  private:
   static ExpertExchange::Config config(const GridShape& shape) {
@@ -85,7 +88,7 @@ class Step {
   ExpertExchange exchange_;
   Tensor x_, out_, weights_, experts_;
   std::vector<int64_t> step_;
-  std::vector<int> needed_;
+  std::vector<int> sent_;
 };
 
 // The same rows there and back, with the lists of their experts on the way there.
@@ -142,7 +145,7 @@ class PlainAllToAll {
 
 void compare(ProcessGrid& grid, Device& device, Ops& ops, int64_t rows, int repeats) {
   Step step(grid, device, ops, rows);
-  PlainAllToAll plain(step.needed());
+  PlainAllToAll plain(step.sent());
   std::vector<double> ours, theirs;
   for (int i = -3; i < repeats; ++i) {  // three to warm up
     double seconds[2];

@@ -13,8 +13,12 @@ using Clock = CoreRivals::Clock;
 
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
-// How long an idle rank only polls, and only yields, before it naps; a nap doubles up to the limit.
-constexpr double kSpinSeconds = 20e-6;
+// With a core of its own a rank polls about as long as a step of the others takes: naps let a
+// virtual core halt, and a pipeline of two stages lost a fifth of its speed to them. Beside another
+// program it polls only as long as a small message takes.
+constexpr double kSpinSeconds = 20e-3;
+constexpr double kRivalSpinSeconds = 20e-6;
+// With ranks that share its core it yields, then naps; a nap doubles up to the limit.
 constexpr double kYieldSeconds = 300e-6;
 constexpr auto kFirstNap = std::chrono::microseconds(5);
 constexpr auto kLongestNap = std::chrono::microseconds(80);
@@ -42,17 +46,17 @@ void IdleLoop::nap() {
 }
 
 void IdleLoop::idle() {
-  const bool spins = waited_ < kSpinSeconds && !crowded_;
-  const bool yields = !spins && waited_ < kYieldSeconds && !rivals_.seen(last_);
+  const double spin = rivals_.seen(last_) ? kRivalSpinSeconds : kSpinSeconds;
+  const bool spins = !crowded_ && waited_ < spin;
   if (spins) {
     relax();
-  } else if (yields) {
+  } else if (crowded_ && waited_ < kYieldSeconds) {
     sched_yield();
   } else {
     nap();
   }
   const Clock::time_point now = Clock::now();
-  if (yields) rivals_.yielded(last_, now);
+  if (spins) rivals_.polled(last_, now);
   waited_ += std::min(seconds(now - last_), kLongestGap);
   last_ = now;
 }

@@ -1,4 +1,4 @@
-// How a rank that waits gives its core away: it polls, then yields, then naps.
+// How a rank that waits treats its core: alone there it polls, with others it yields, then naps.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -6,23 +6,20 @@
 
 namespace glm {
 
-// What a rank has learned about other programs on its core. Who yields to one stands behind it for
-// a whole time slice, who naps is woken ahead of it: two ranks that take turns beside one busy
-// program per core need 2.0 ms per turn when they yield and 0.22 ms when they nap; on an idle host
-// it is 0.07 and 0.11 (docs/notes/exchange.md).
+// What a rank has learned about other programs on its core: between two polls it stood still for a
+// time slice of theirs. Who naps is woken ahead of them, and leaves them their time.
 class CoreRivals {
  public:
   using Clock = std::chrono::steady_clock;
   bool seen(Clock::time_point now) const { return now < until_; }
-  void yielded(Clock::time_point before, Clock::time_point after) {
+  void polled(Clock::time_point before, Clock::time_point after) {
     if (after - before > kSlice) until_ = after + kRemember;
   }
 
  private:
-  // Shorter than a time slice, longer than what a rank of ours computes between two messages of a
-  // decode step; a mistake costs the difference above.
-  static constexpr std::chrono::milliseconds kSlice{1};
-  static constexpr std::chrono::milliseconds kRemember{300};
+  // Shorter than a time slice, longer than a poll that copies a large message.
+  static constexpr std::chrono::milliseconds kSlice{2};
+  static constexpr std::chrono::milliseconds kRemember{50};
   Clock::time_point until_{};
 };
 

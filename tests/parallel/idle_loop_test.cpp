@@ -10,23 +10,23 @@ namespace {
 
 using std::chrono::milliseconds;
 
-TEST(CoreRivals, AreSeenInLongYieldsAndForgotten) {
+TEST(CoreRivals, AreSeenInLongPollsAndForgotten) {
   CoreRivals rivals;
   const CoreRivals::Clock::time_point start{std::chrono::hours(1)};
   EXPECT_FALSE(rivals.seen(start));
-  rivals.yielded(start, start + std::chrono::microseconds(200));
+  rivals.polled(start, start + std::chrono::microseconds(200));
   EXPECT_FALSE(rivals.seen(start + milliseconds(1)));
-  rivals.yielded(start, start + milliseconds(3));
-  EXPECT_TRUE(rivals.seen(start + milliseconds(200)));
-  EXPECT_FALSE(rivals.seen(start + milliseconds(400)));
+  rivals.polled(start, start + milliseconds(3));
+  EXPECT_TRUE(rivals.seen(start + milliseconds(50)));
+  EXPECT_FALSE(rivals.seen(start + milliseconds(60)));
 }
 
 TEST(IdleLoop, CountsWaitingUntilSomethingMoves) {
   for (const bool crowded : {false, true}) {
     CoreRivals rivals;
+    const auto start = CoreRivals::Clock::now();
     IdleLoop loop(crowded, rivals);
     EXPECT_EQ(loop.waited(), 0);
-    const auto start = CoreRivals::Clock::now();
     while (loop.waited() < 0.002) loop.idle();
     EXPECT_GE(CoreRivals::Clock::now() - start, milliseconds(2));
     loop.moved();
