@@ -13,7 +13,7 @@
 namespace glm {
 namespace {
 
-constexpr int kSpinUs = 50;
+constexpr int kSpinUs = 5000;
 constexpr uint64_t kOpen = uint64_t{1} << 31;
 constexpr uint64_t kInside = kOpen - 1;  // mask of the count
 
@@ -34,7 +34,8 @@ int usable_cores() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads, int spin_us) : threads_(threads), spin_us_(spin_us) {
+ThreadPool::ThreadPool(int threads, int spin_us)
+    : threads_(threads), spin_us_(spin_us), shares_(static_cast<size_t>(std::max(1, threads))) {
   GLM_CHECK(threads >= 1, "{} threads", threads);
   if (spin_us_ < 0) spin_us_ = threads > usable_cores() ? 0 : kSpinUs;
   workers_.reserve(static_cast<size_t>(threads - 1));
@@ -64,7 +65,12 @@ void ThreadPool::run(int64_t n, int64_t grain, TaskRef task) {
   task_ = task;
   n_ = n;
   grain_ = std::max<int64_t>(1, grain);
-  next_.store(0, std::memory_order_relaxed);
+  const int64_t pieces = (n_ + grain_ - 1) / grain_;
+  for (int64_t t = 0; t < threads_; ++t) {
+    Share& share = shares_[static_cast<size_t>(t)];
+    share.next.store(pieces * t / threads_ * grain_, std::memory_order_relaxed);
+    share.end = std::min(n_, pieces * (t + 1) / threads_ * grain_);
+  }
   const uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
   gate_.store(gate_of(generation), std::memory_order_release);
   generation_.store(generation, std::memory_order_release);
@@ -83,13 +89,16 @@ void ThreadPool::run(int64_t n, int64_t grain, TaskRef task) {
 
 void ThreadPool::take_pieces(int thread) {
   try {
-    for (;;) {
-      const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-      if (begin >= n_) return;
-      task_(begin, std::min(n_, begin + grain_), thread);
+    for (int i = 0; i < threads_; ++i) {
+      Share& share = shares_[static_cast<size_t>((thread + i) % threads_)];
+      for (;;) {
+        const int64_t begin = share.next.fetch_add(grain_, std::memory_order_relaxed);
+        if (begin >= share.end) break;
+        task_(begin, std::min(share.end, begin + grain_), thread);
+      }
     }
   } catch (...) {
-    next_.store(n_, std::memory_order_relaxed);
+    for (Share& share : shares_) share.next.store(n_, std::memory_order_relaxed);
     if (!failed_.exchange(true, std::memory_order_acq_rel)) error_ = std::current_exception();
   }
 }

@@ -42,9 +42,10 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  // task(begin, end, thread) over [0, n) in pieces of at most `grain`, taken from one counter by
-  // whoever is free; returns when all are done. What a piece computes must not depend on the
-  // thread. An exception of a task is rethrown here. One caller at a time.
+  // task(begin, end, thread) over [0, n) in pieces of at most `grain`: each thread has a contiguous
+  // part, and takes pieces of the others' when it is through; returns when all are done. What a
+  // piece computes must not depend on the thread. An exception of a task is rethrown here. One
+  // caller at a time.
   template <class F>
   void parallel_for(int64_t n, int64_t grain, F&& task) {
     if (n <= 0) return;
@@ -64,8 +65,15 @@ class ThreadPool {
   template <class T>
   bool spin_until_changed(const std::atomic<T>& word, T old) const;
 
+  // Part of the job that one thread begins with.
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+
   int threads_;
   int spin_us_;
+  std::vector<Share> shares_;
   std::vector<std::thread> workers_;
   bool enter(uint32_t generation);
   void leave();
@@ -74,7 +82,6 @@ class ThreadPool {
   TaskRef task_;
   int64_t n_ = 0;
   int64_t grain_ = 1;
-  alignas(64) std::atomic<int64_t> next_{0};
   // Number of the job, raised to wake the workers.
   alignas(64) std::atomic<uint32_t> generation_{0};
   // Number of the job in the upper half; whether workers may still enter; how many are inside.
