@@ -120,7 +120,10 @@ class GridCost {
     const double touched = n / shares * (1 - std::pow(1 - k / n, spread)) * excess;
     const double slice = widest_share(config_.moe_intermediate, expert_slices(shape_));
     const WeightCost read{layer.expert.bytes * touched, layer.expert.elements * fair * excess};
-    return work(read, slice, spread, crowd);
+    // Outputs are written for every pair of row and expert, as wide as the model, and added up.
+    const double outputs = 8.0 * spread * fair * excess * static_cast<double>(config_.hidden);
+    const double threads = machine_.threads / std::max(1.0, crowd);
+    return work(read, slice, spread, crowd) + outputs / (threads * machine_.row_rate);
   }
 
   double layer_messages(const LayerCosts& layer,

@@ -30,6 +30,7 @@ struct Machine {
   double read_rate = 15e9;        // bytes/s of weights, one core
   double host_read_rate = 200e9;  // all cores of a host
   double product_rate = 1e11;     // multiply-adds/s of many rows, one core
+  double row_rate = 5e9;          // bytes/s of activations around the experts, one core
   double local_latency = 8e-6;    // seconds until all ranks of a group on one host have met
   double shared_latency = 30e-6;  // the same where ranks share cores and take turns
   double remote_latency = 20e-6;  // the same across hosts

@@ -1,6 +1,6 @@
 // Threads of one rank: fork and join with the calling thread taking part. The caller waits only for
 // workers that have begun a piece, so a worker that the system has put aside costs nothing. Waiting
-// threads spin for a few microseconds, then sleep; they never spin where threads outnumber the
+// threads spin for some milliseconds, then sleep; they never spin where threads outnumber the
 // cores this process may use. SPDX-License-Identifier: MIT
 #pragma once
 
