@@ -66,17 +66,18 @@ Ending signal_rank(int ranks, int victim, int signal, double delay) {
 void expect_stall_named(int ranks, int victim) {
   SCOPED_TRACE("rank " + std::to_string(victim) + " of " + std::to_string(ranks));
   std::string line;
-  // On a busy machine the ranks may still be loading; then again, with more patience.
-  for (double delay = 1.5; delay < 15; delay *= 3) {
+  // On a busy machine the ranks may not have begun yet; then again, with more patience.
+  for (double delay = 4; delay < 40; delay *= 3) {
     const Ending ending = signal_rank(ranks, victim, SIGSTOP, delay);
     EXPECT_EQ(ending.outcome.code, 5) << ending.outcome.err;
     EXPECT_LT(ending.seconds, kTimeout + kOverhead);
     const std::vector<std::string> errors = errors_of("glm_infer", ending.outcome);
     ASSERT_EQ(errors.size(), 1u) << ending.outcome.err;
     line = errors[0];
-    if (line.find(", start step") == std::string::npos &&
-        line.find(", load step") == std::string::npos)
-      break;
+    const auto still = [&](const std::string& phase) {
+      return line.find(", " + phase + " step") != std::string::npos;
+    };
+    if (!still("start") && !still("roofs") && !still("load")) break;
   }
   const std::string stalled = "rank " + std::to_string(victim) + " on host ";
   EXPECT_NE(line.find(stalled), std::string::npos) << "names the stalled rank: " << line;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "kernels/cpu/thread_pool.h"
 
+#include <array>
 #include <numeric>
 #include <stdexcept>
+#include <thread>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -51,6 +54,23 @@ TEST_P(Pool, ExceptionsReachTheCallerAndThePoolLives) {
     for (int64_t i = begin; i < end; ++i) sum += i;
   });
   EXPECT_EQ(sum.load(), 45);
+}
+
+// A matrix is read as one run of memory per thread.
+TEST(PoolParts, AThreadBeginsWithItsOwn) {
+  ThreadPool pool(2);
+  std::atomic<int> inside = 0;
+  std::array<std::vector<int64_t>, 2> taken;
+  pool.parallel_for(6, 1, [&](int64_t begin, int64_t, int thread) {
+    std::vector<int64_t>& mine = taken[static_cast<size_t>(thread)];
+    mine.push_back(begin);
+    if (mine.size() > 1) return;
+    ++inside;  // nobody goes on before both have begun
+    while (inside < 2) std::this_thread::yield();
+  });
+  EXPECT_EQ(taken[0].front(), 0);
+  EXPECT_EQ(taken[1].front(), 3);
+  EXPECT_EQ(taken[0].size() + taken[1].size(), 6u);
 }
 
 INSTANTIATE_TEST_SUITE_P(ThreadsAndSpin,
