@@ -23,9 +23,10 @@ constexpr double kYieldSeconds = 300e-6;
 constexpr auto kFirstNap = std::chrono::microseconds(5);
 constexpr auto kLongestNap = std::chrono::microseconds(80);
 
+// Leaves the core's other thread, which may copy what is waited for, its share.
 void relax() {
 #if defined(__x86_64__)
-  __builtin_ia32_pause();
+  for (int i = 0; i < 16; ++i) __builtin_ia32_pause();
 #endif
 }
 
