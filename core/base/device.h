@@ -24,13 +24,18 @@ class Device {
   virtual Tensor allocate(DType dtype, std::initializer_list<int64_t> dims) = 0;
   virtual int64_t allocated_bytes() const = 0;
 
-  // Copies bytes between tensors of the same size, host or device, in stream order.
+  // Host memory for the life of the device, from and to which copies are quickest. Zeroed.
+  virtual Tensor allocate_host(DType dtype, std::initializer_list<int64_t> dims) = 0;
+
+  // Copies bytes between tensors of the same size, host or device, in stream order. The host leaves
+  // both alone until wait().
   virtual void copy(Tensor dst, Tensor src) = 0;
   // Returns when everything enqueued is done. Throws on asynchronous errors and on a missed
   // deadline.
   virtual void wait() = 0;
-  // Runs `record` once and replays its work for the same key later (CUDA graph); a plain call on
-  // the CPU.
+  // Runs the work that `record` enqueues, which is the same whenever the key is. The first call for
+  // a key is a plain one, the second records (a CUDA graph), later ones do not call `record` at
+  // all: it neither waits nor copies to or from the host. Always a plain call on the CPU.
   virtual void replay(uint64_t key, const std::function<void()>& record) = 0;
   // The cudaStream_t that work is enqueued on; null on the CPU.
   virtual void* stream() const { return nullptr; }

@@ -59,6 +59,10 @@ class CpuDevice final : public Device {
     return tensor;
   }
 
+  Tensor allocate_host(DType dtype, std::initializer_list<int64_t> dims) override {
+    return allocate(dtype, dims);
+  }
+
   void copy(Tensor dst, Tensor src) override {
     GLM_CHECK(dst.bytes() == src.bytes(), "copy {} to {}", src.shape_text(), dst.shape_text());
     if (dst.bytes() != 0) std::memcpy(dst.data, src.data, static_cast<size_t>(dst.bytes()));

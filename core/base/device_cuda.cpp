@@ -1,6 +1,7 @@
 // One GPU behind the Device interface: its memory, one stream, one graph per replay key. The CUDA
 // runtime is linked statically and looks for the driver at run time. SPDX-License-Identifier: MIT
 #include <chrono>
+#include <cstring>
 #include <map>
 #include <vector>
 
@@ -50,8 +51,10 @@ class CudaDevice final : public Device {
     // Freeing blocks, without a deadline, until the GPU is idle. Where that may be never, memory is
     // left to the end of the process.
     if (late_ || poll() == cudaErrorNotReady) return;
-    for (const auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
+    for (const auto& [key, graph] : graphs_)
+      if (graph != nullptr) cudaGraphExecDestroy(graph);
     for (void* memory : memory_) cudaFree(memory);
+    for (void* memory : host_memory_) cudaFreeHost(memory);
     cudaStreamDestroy(stream_);
   }
 
@@ -75,6 +78,17 @@ class CudaDevice final : public Device {
     memory_.push_back(tensor.data);
     allocated_bytes_ += bytes;
     CUDA_CHECK(cudaMemsetAsync(tensor.data, 0, size, stream_));
+    return tensor;
+  }
+
+  Tensor allocate_host(DType dtype, std::initializer_list<int64_t> dims) override {
+    Tensor tensor = host_tensor(nullptr, dtype, dims);
+    const auto size = static_cast<size_t>(tensor.bytes());
+    if (size == 0) return tensor;
+    CUDA_CHECK(cudaSetDevice(index_));
+    CUDA_CHECK(cudaMallocHost(&tensor.data, size));
+    host_memory_.push_back(tensor.data);
+    std::memset(tensor.data, 0, size);
     return tensor;
   }
 
@@ -106,8 +120,10 @@ class CudaDevice final : public Device {
   }
 
   void replay(uint64_t key, const std::function<void()>& record) override {
-    auto found = graphs_.find(key);
-    if (found == graphs_.end()) found = graphs_.emplace(key, capture(record)).first;
+    // Kernels are loaded at their first launch, which a recording may not allow.
+    const auto [found, first] = graphs_.try_emplace(key, nullptr);
+    if (first) return record();
+    if (found->second == nullptr) found->second = capture(record);
     CUDA_CHECK(cudaGraphLaunch(found->second, stream_));
   }
 
@@ -165,7 +181,7 @@ class CudaDevice final : public Device {
   double timeout_seconds_;
   std::string name_;
   cudaStream_t stream_ = nullptr;
-  std::vector<void*> memory_;
+  std::vector<void*> memory_, host_memory_;
   int64_t allocated_bytes_ = 0;
   std::map<uint64_t, cudaGraphExec_t> graphs_;
   bool recording_ = false;

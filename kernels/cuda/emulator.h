@@ -19,6 +19,15 @@ struct Index {
   unsigned z = 1;
 };
 
+// What a stream is here: takes work and runs it in order, at once or later. Kernels whose stream is
+// null run at once.
+class Queue {
+ public:
+  virtual ~Queue() = default;
+  virtual void enqueue(std::function<void()> work) = 0;
+  virtual bool backwards() const { return false; }
+};
+
 // Runs `body` once for every thread of every block. With `backwards` the warps of a block and the
 // threads of a warp take their turns in descending order: results that differ come from a missing
 // barrier.

@@ -41,12 +41,13 @@ void launch(const char* name,
   const cudaError_t status = cudaGetLastError();
   if (status != cudaSuccess) launch_failed(name, cudaGetErrorString(status));
 #else
-  emulator::run(name,
-                {x, y, z},
-                {static_cast<unsigned>(threads), 1, 1},
-                shared_bytes,
-                stream != nullptr,
-                [&] { kernel(args); });
+  auto* queue = static_cast<emulator::Queue*>(stream);
+  const emulator::Index block = {static_cast<unsigned>(threads), 1, 1};
+  const auto work = [=] {
+    const bool backwards = queue != nullptr && queue->backwards();
+    emulator::run(name, {x, y, z}, block, shared_bytes, backwards, [&] { kernel(args); });
+  };
+  queue == nullptr ? work() : queue->enqueue(work);
 #endif
 }
 

@@ -14,7 +14,7 @@
 
 namespace glm::GLM_CUDA_SPACE {
 
-// A cudaStream_t; on the emulator anything but null runs the threads of a block backwards.
+// A cudaStream_t; on the emulator an emulator::Queue*.
 using Stream = void*;
 
 // Throws glm::Error; defined in cuda_ops.cpp.

@@ -25,11 +25,11 @@ TEST(Rng, PhiloxKnownAnswers) {
 }
 
 TEST(Rng, FillDoesNotDependOnItsChunks) {
-  constexpr int64_t kCount = 103;
+  constexpr int64_t kCount = 403;
   const uint64_t key = stream_key(1, "chunks");
   std::vector<float> whole(kCount);
   fill_uniform(whole.data(), kCount, key, 0);
-  for (const int64_t chunk : {1, 2, 3, 4, 5, 7, 64}) {
+  for (const int64_t chunk : {1, 2, 3, 4, 5, 7, 64, 68, 101}) {
     std::vector<float> pieces(kCount);
     for (int64_t i = 0; i < kCount; i += chunk)
       fill_uniform(pieces.data() + i, std::min(chunk, kCount - i), key, i);

@@ -3,6 +3,7 @@
 // products of f16 and bf16, the bits are the same. SPDX-License-Identifier: MIT
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "tests/kernels/backwards_queue.h"
 #include "tests/kernels/op_support.h"
 
 namespace glm::testing {
@@ -12,8 +13,8 @@ BackendSet make_backends(const std::vector<int>&) {
   set.thorough = false;
   set.devices.push_back(make_cpu_device());
   Device& device = *set.devices[0];
-  static char backwards;
-  const auto emulated = [&](const char* name, void* stream, const OpsLimits& limits) {
+  static BackwardsAtOnce backwards;
+  const auto emulated = [&](const char* name, emulator::Queue* stream, const OpsLimits& limits) {
     auto ops = std::make_unique<cuda_emulated::CudaOps>(device, limits, stream, name);
     set.all.push_back({name, std::move(ops), false, false});
   };

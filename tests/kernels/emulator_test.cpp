@@ -2,6 +2,7 @@
 // is wrong in a kernel shows. SPDX-License-Identifier: MIT
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.h"
+#include "tests/kernels/backwards_queue.h"
 #include "tests/kernels/op_support.h"
 
 namespace glm::cuda_emulated {
@@ -12,8 +13,8 @@ struct Args {
 };
 
 Stream backwards() {
-  static char any;
-  return &any;
+  static testing::BackwardsAtOnce queue;
+  return static_cast<emulator::Queue*>(&queue);
 }
 
 // Every thread reads what its neighbour wrote.

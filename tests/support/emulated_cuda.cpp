@@ -1,0 +1,37 @@
+// Takes the place of the CUDA device and its operations at link time: a program linked with this
+// sees GLM_EMULATED_GPUS GPUs (1 without it) of GLM_EMULATED_GPU_BYTES each.
+// SPDX-License-Identifier: MIT
+#include <cstdlib>
+
+#include "kernels/cuda/cuda_ops.h"
+#include "tests/support/emulated_device.h"
+
+namespace glm {
+namespace {
+
+int64_t number_of(const char* variable, int64_t otherwise) {
+  const char* text = std::getenv(variable);
+  return text == nullptr ? otherwise : std::atoll(text);
+}
+
+}  // namespace
+
+std::unique_ptr<Device> make_cuda_device(int index, double) {
+  GLM_CHECK(index >= 0 && index < cuda_device_count(), "GPU {}", index);
+  return std::make_unique<testing_support::EmulatedDevice>(
+      index, number_of("GLM_EMULATED_GPU_BYTES", int64_t{1} << 40));
+}
+
+int cuda_device_count() { return static_cast<int>(number_of("GLM_EMULATED_GPUS", 1)); }
+
+std::string cuda_version_text() { return "emulated"; }
+
+std::unique_ptr<Ops> make_cuda_ops(Device& device, const OpsLimits& limits) {
+  return std::make_unique<cuda_emulated::CudaOps>(device, limits, device.stream(), "cuda emulated");
+}
+
+int64_t cuda_ops_scratch_bytes(const OpsLimits& limits) {
+  return cuda_emulated::CudaScratchPlan(limits).total();
+}
+
+}  // namespace glm

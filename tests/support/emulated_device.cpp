@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+#include "tests/support/emulated_device.h"
+
+#include <cstring>
+
+#include <sys/mman.h>
+
+namespace glm::testing_support {
+namespace {
+
+constexpr size_t kPage = 4096;
+
+}  // namespace
+
+EmulatedDevice::~EmulatedDevice() {
+  for (const Mapping& mapping : mappings_) munmap(mapping.base, mapping.bytes);
+}
+
+// A mapping of its own for each allocation, its end at the end of a page but for alignment: what
+// runs past it is caught.
+Tensor EmulatedDevice::allocate(DType dtype, std::initializer_list<int64_t> dims) {
+  GLM_CHECK(recording_ == nullptr, "allocation while recording");
+  Tensor tensor = host_tensor(nullptr, dtype, dims);
+  tensor.device = this;
+  const int64_t bytes = tensor.bytes();
+  GLM_CHECK(bytes >= 0, "allocation of {}", tensor.shape_text());
+  if (bytes == 0) return tensor;
+  if (bytes > memory_bytes_ - allocated_bytes_)
+    fail(ExitCode::kResources, "cannot allocate {} bytes on {}", bytes, name());
+  const size_t pages = (static_cast<size_t>(bytes) + kPage - 1) / kPage;
+  void* base = mmap(nullptr, (pages + 1) * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  GLM_CHECK(base != MAP_FAILED, "mmap of {} bytes", bytes);
+  mappings_.push_back({base, pages * kPage});
+  const size_t shift = (pages * kPage - static_cast<size_t>(bytes)) & ~size_t{255};
+  tensor.data = static_cast<char*>(base) + shift;
+  allocated_bytes_ += bytes;
+  return tensor;
+}
+
+void EmulatedDevice::copy(Tensor dst, Tensor src) {
+  GLM_CHECK(dst.bytes() == src.bytes(), "copy {} to {}", src.shape_text(), dst.shape_text());
+  if (dst.bytes() == 0) return;
+  enqueue([=] { std::memcpy(dst.data, src.data, static_cast<size_t>(dst.bytes())); });
+}
+
+void EmulatedDevice::enqueue(std::function<void()> work) {
+  (recording_ != nullptr ? *recording_ : pending_).push_back(std::move(work));
+}
+
+void EmulatedDevice::wait() {
+  GLM_CHECK(recording_ == nullptr, "wait while recording");
+  if (pending_.empty()) return;
+  const Work work = std::move(pending_);
+  pending_.clear();
+  protect(PROT_READ | PROT_WRITE);
+  try {
+    for (const auto& item : work) item();
+  } catch (...) {
+    protect(PROT_NONE);
+    throw;
+  }
+  protect(PROT_NONE);
+}
+
+void EmulatedDevice::replay(uint64_t key, const std::function<void()>& record) {
+  GLM_CHECK(recording_ == nullptr, "replay while recording");
+  const auto [found, first] = graphs_.try_emplace(key);
+  if (first) return record();
+  Work& graph = found->second;
+  if (graph.empty()) {
+    recording_ = &graph;
+    try {
+      record();
+    } catch (...) {
+      recording_ = nullptr;
+      graph.clear();
+      throw;
+    }
+    recording_ = nullptr;
+  }
+  ++n_replayed_;
+  pending_.insert(pending_.end(), graph.begin(), graph.end());
+}
+
+void EmulatedDevice::protect(int protection) {
+  for (const Mapping& mapping : mappings_)
+    GLM_CHECK(mprotect(mapping.base, mapping.bytes, protection) == 0, "mprotect");
+}
+
+}  // namespace glm::testing_support

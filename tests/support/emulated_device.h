@@ -1,0 +1,67 @@
+// A GPU for tests where there is none: a device whose memory the host cannot touch (a segmentation
+// fault, as with a real one) and whose work is done late, at wait(), so that a host which reads
+// results too early, or writes to what is still to be copied, computes wrong numbers. replay()
+// keeps the work of a call and does it again, whatever the host would ask for now.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/base/device.h"
+#include "kernels/cuda/emulator.h"
+
+namespace glm::testing_support {
+
+class EmulatedDevice final : public Device, public emulator::Queue {
+ public:
+  explicit EmulatedDevice(int index = 0, int64_t memory_bytes = int64_t{1} << 40)
+      : index_(index), memory_bytes_(memory_bytes) {}
+  EmulatedDevice(const EmulatedDevice&) = delete;
+  EmulatedDevice& operator=(const EmulatedDevice&) = delete;
+  ~EmulatedDevice() override;
+
+  std::string name() const override { return "cuda:" + std::to_string(index_) + " (emulated)"; }
+  bool is_host() const override { return false; }
+  Tensor allocate(DType dtype, std::initializer_list<int64_t> dims) override;
+  Tensor allocate_host(DType dtype, std::initializer_list<int64_t> dims) override {
+    return cpu_->allocate(dtype, dims);
+  }
+  int64_t allocated_bytes() const override { return allocated_bytes_; }
+  void copy(Tensor dst, Tensor src) override;
+  void wait() override;
+  void replay(uint64_t key, const std::function<void()>& record) override;
+  // An emulator::Queue*.
+  void* stream() const override {
+    return static_cast<emulator::Queue*>(const_cast<EmulatedDevice*>(this));
+  }
+
+  void enqueue(std::function<void()> work) override;
+
+  // How often recorded work was run.
+  int64_t n_replayed() const { return n_replayed_; }
+
+ private:
+  using Work = std::vector<std::function<void()>>;
+  struct Mapping {
+    void* base;
+    size_t bytes;
+  };
+  void protect(int protection);
+
+  int index_;
+  int64_t memory_bytes_;
+  const std::unique_ptr<Device> cpu_ = make_cpu_device();
+  std::vector<Mapping> mappings_;
+  int64_t allocated_bytes_ = 0;
+  Work pending_;
+  std::map<uint64_t, Work> graphs_;
+  Work* recording_ = nullptr;
+  int64_t n_replayed_ = 0;
+};
+
+}  // namespace glm::testing_support
