@@ -64,6 +64,19 @@ void check(const char* op, Tensor actual, Tensor expected, const Tolerances& bou
          deviation.share);
 }
 
+void check_bytes(const char* what, Tensor actual, Tensor expected) {
+  const auto* a = actual.as<uint8_t>();
+  const auto* b = expected.as<uint8_t>();
+  for (int64_t i = 0; i < actual.elements(); ++i)
+    if (a[i] != b[i])
+      fail(ExitCode::kNumerical,
+           "{}: byte {} is {}, the reference has {}: must be equal",
+           what,
+           i,
+           a[i],
+           b[i]);
+}
+
 // Equal bytes, for operations that only move or round once.
 void check_same(const char* op, Tensor actual, Tensor expected) {
   const int64_t size = dtype_size(actual.dtype);
@@ -345,6 +358,25 @@ void CheckedOps::do_pad_columns(Tensor out, Tensor in, int64_t first) {
   reference_->do_pad_columns(expected.view(), in, first);
   fast_->do_pad_columns(out, in, first);
   check_same("pad_columns", out, expected.view());
+}
+
+void CheckedOps::do_fill_random(const Weight& w,
+                                int64_t first,
+                                int64_t count,
+                                const RandomRows& from) {
+  const auto plane = [](const void* data, int64_t bytes) {
+    return host_tensor(const_cast<void*>(data), DType::kU8, {bytes});
+  };
+  const Tensor values = plane(w.values, w.n_matrices * w.value_stride());
+  const Tensor scales = plane(w.scales, w.n_matrices * w.scale_stride());
+  const Copy expected_values(values), expected_scales(scales);
+  Weight expected = w;
+  expected.values = expected_values.view().data;
+  expected.scales = expected_scales.view().data;
+  reference_->do_fill_random(expected, first, count, from);
+  fast_->do_fill_random(w, first, count, from);
+  check_bytes("fill_random values", values, expected_values.view());
+  check_bytes("fill_random scales", scales, expected_scales.view());
 }
 
 }  // namespace glm

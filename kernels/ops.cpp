@@ -338,4 +338,38 @@ void Ops::pad_columns(Tensor out, Tensor in, int64_t first) {
   do_pad_columns(out, in, first);
 }
 
+void Ops::fill_random(const Weight& w, int64_t first, int64_t count, const RandomRows& from) {
+  need_weight(w, w.cols, "fill_random");
+  const int64_t line = line_rows(w);
+  GLM_CHECK(
+      first >= 0 && count >= 0 && first + count <= w.rows && first % line == 0 && count % line == 0,
+      "fill_random: rows [{}, {}) of {}",
+      first,
+      first + count,
+      w.rows);
+  GLM_CHECK(from.first_matrix >= 0 && from.first_row >= 0 && from.first_col >= 0 &&
+                from.first_row + count <= from.rows && from.first_col + w.cols <= from.cols &&
+                from.first_row % line == 0,
+            "fill_random: {} rows and {} columns from [{}, {}] of a tensor of [{}, {}]",
+            count,
+            w.cols,
+            from.first_row,
+            from.first_col,
+            from.rows,
+            from.cols);
+  GLM_CHECK(!from.alternate || (line > 1 && from.rows % (2 * line) == 0),
+            "fill_random: {} rows do not alternate",
+            from.rows);
+  GLM_CHECK(
+      !is_quantized(w.dtype) || (from.cols % kQuantBlock == 0 && from.first_col % kQuantBlock == 0),
+      "fill_random: columns from {} of {} in blocks",
+      from.first_col,
+      from.cols);
+  const double rows = static_cast<double>(w.n_matrices) * static_cast<double>(count);
+  const double row_bytes =
+      static_cast<double>(value_bytes(w.dtype, 1, w.cols) + scale_bytes(w.dtype, 1, w.cols));
+  const Span span(trace_, "op.fill_random", {rows * row_bytes, 0});
+  do_fill_random(w, first, count, from);
+}
+
 }  // namespace glm

@@ -14,6 +14,7 @@
 
 #include "core/base/device.h"
 #include "core/base/trace.h"
+#include "kernels/random_rows.h"
 #include "kernels/types.h"
 
 namespace glm {
@@ -80,6 +81,10 @@ class Ops {
   // n], first + n <= w.
   void pad_columns(Tensor out, Tensor in, int64_t first);
 
+  // Rows [first, first + count) of every matrix of w become random numbers, quantised as
+  // encode_rows() does, the same bits on every device. Start-up only: w's memory is the caller's.
+  void fill_random(const Weight& w, int64_t first, int64_t count, const RandomRows& from);
+
   void set_trace(Trace* trace) { trace_ = trace; }
   virtual std::string name() const = 0;  // "ref", "cpu avx2", ... for --version and summaries
 
@@ -124,6 +129,10 @@ class Ops {
   virtual void do_add(Tensor x, Tensor y) = 0;
   virtual void do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) = 0;
   virtual void do_pad_columns(Tensor out, Tensor in, int64_t first) = 0;
+  virtual void do_fill_random(const Weight& w,
+                              int64_t first,
+                              int64_t count,
+                              const RandomRows& from) = 0;
 };
 
 // Limits of a step, from which a backend takes its scratch once, at start.

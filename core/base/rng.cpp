@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "core/base/rng.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace glm {
 namespace {
 
@@ -8,6 +12,62 @@ constexpr uint32_t kMultiplier0 = 0xD2511F53u;
 constexpr uint32_t kMultiplier1 = 0xCD9E8D57u;
 constexpr uint32_t kWeyl0 = 0x9E3779B9u;
 constexpr uint32_t kWeyl1 = 0xBB67AE85u;
+
+#if defined(__x86_64__)
+constexpr int kVectors = 4;                          // that wait for each other's multiplications
+constexpr int64_t kVectorValues = 4 * 4 * kVectors;  // of one call of fill_vectors()
+
+// Values 4 * counter and following, kVectorValues of them: four counters to a vector, a word of
+// each in the lower half of 64 bits; what is in the upper halves does not matter.
+[[gnu::target("avx2")]] void fill_vectors(float* out, uint64_t key, uint64_t counter) {
+  __m256i c[kVectors][4];
+  for (int v = 0; v < kVectors; ++v) {
+    const auto first = static_cast<int64_t>(counter + 4 * static_cast<uint64_t>(v));
+    c[v][0] = _mm256_add_epi64(_mm256_set1_epi64x(first), _mm256_setr_epi64x(0, 1, 2, 3));
+    c[v][1] = _mm256_srli_epi64(c[v][0], 32);
+    c[v][2] = c[v][3] = _mm256_setzero_si256();
+  }
+  const __m256i m0 = _mm256_set1_epi64x(kMultiplier0);
+  const __m256i m1 = _mm256_set1_epi64x(kMultiplier1);
+  auto k0 = static_cast<uint32_t>(key);
+  auto k1 = static_cast<uint32_t>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const __m256i key0 = _mm256_set1_epi64x(k0);
+    const __m256i key1 = _mm256_set1_epi64x(k1);
+    for (auto& w : c) {
+      const __m256i p0 = _mm256_mul_epu32(m0, w[0]);
+      const __m256i p1 = _mm256_mul_epu32(m1, w[2]);
+      w[0] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), w[1]), key0);
+      w[1] = p1;
+      w[2] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), w[3]), key1);
+      w[3] = p0;
+    }
+    k0 += kWeyl0;
+    k1 += kWeyl1;
+  }
+  const __m256 unit = _mm256_set1_ps(0x1p-24f);
+  for (int v = 0; v < kVectors; ++v) {
+    const __m256i low = _mm256_blend_epi32(c[v][0], _mm256_slli_epi64(c[v][1], 32), 0xAA);
+    const __m256i high = _mm256_blend_epi32(c[v][2], _mm256_slli_epi64(c[v][3], 32), 0xAA);
+    const __m256i even = _mm256_unpacklo_epi64(low, high);  // counters 0 and 2
+    const __m256i odd = _mm256_unpackhi_epi64(low, high);
+    const __m256i words[2] = {_mm256_permute2x128_si256(even, odd, 0x20),
+                              _mm256_permute2x128_si256(even, odd, 0x31)};
+    for (int half = 0; half < 2; ++half) {
+      const __m256 steps = _mm256_cvtepi32_ps(_mm256_srli_epi32(words[half], 8));
+      _mm256_storeu_ps(out + 16 * v + 8 * half, _mm256_mul_ps(steps, unit));
+    }
+  }
+}
+bool has_vectors() {
+  static const bool has = __builtin_cpu_supports("avx2") != 0;
+  return has;
+}
+#else
+constexpr int64_t kVectorValues = 1;
+void fill_vectors(float*, uint64_t, uint64_t) {}
+bool has_vectors() { return false; }
+#endif
 
 }  // namespace
 
@@ -45,9 +105,15 @@ double uniform_double(uint64_t key, uint64_t counter) {
 }
 
 void fill_uniform(float* out, int64_t count, uint64_t key, int64_t first) {
+  const bool vectors = has_vectors();
   int64_t i = 0;
   while (i < count) {
     const auto index = static_cast<uint64_t>(first + i);
+    if (vectors && index % 4 == 0 && count - i >= kVectorValues) {
+      fill_vectors(out + i, key, index / 4);
+      i += kVectorValues;
+      continue;
+    }
     const auto bits = philox(key, index / 4);
     for (uint64_t lane = index % 4; lane < 4 && i < count; ++lane, ++i)
       out[i] = static_cast<float>(bits[lane] >> 8) * 0x1p-24f;

@@ -25,9 +25,9 @@ Distribution distribution_of(const TensorSpec& spec) {
   return {0.0f, 0.1f};
 }
 
-class RandomRows : public RowSource {
+class SyntheticRows : public RowSource {
  public:
-  RandomRows(const std::vector<StreamTensor>& tensors, uint64_t seed) {
+  SyntheticRows(const std::vector<StreamTensor>& tensors, uint64_t seed) {
     for (const StreamTensor& tensor : tensors)
       streams_.push_back({stream_key(seed, tensor.spec.name),
                           distribution_of(tensor.spec),
@@ -81,7 +81,7 @@ ConvertReport convert_synthetic(const std::filesystem::path& config_json,
                 fmt::format("synthetic, seed {}", options.seed),
                 ""},
                tensors,
-               RandomRows(tensors, options.seed),
+               SyntheticRows(tensors, options.seed),
                options,
                report);
   return report;

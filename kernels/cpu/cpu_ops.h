@@ -72,6 +72,10 @@ class CpuOps final : public Ops {
   void do_add(Tensor x, Tensor y) override;
   void do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) override;
   void do_pad_columns(Tensor out, Tensor in, int64_t first) override;
+  void do_fill_random(const Weight& w,
+                      int64_t first,
+                      int64_t count,
+                      const RandomRows& from) override;
   void do_rms_norm(Tensor out, Tensor x, Tensor weight, float eps) override;
   void do_head_norm(
       Tensor qkv, int first_head, int n_heads, int head_dim, Tensor weight, float eps) override;

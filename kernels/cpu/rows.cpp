@@ -45,6 +45,18 @@ void CpuOps::do_add(Tensor x, Tensor y) {
   });
 }
 
+void CpuOps::do_fill_random(const Weight& w, int64_t first, int64_t count, const RandomRows& from) {
+  const int64_t line = line_rows(w);
+  const int64_t lines = count / line;  // of a matrix
+  auto part = [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i % lines * line;
+      fill_random_rows(w, i / lines, {first + row, row, line}, from);
+    }
+  };
+  pool_.parallel_for(w.n_matrices * lines, row_grain(line * w.cols), part);
+}
+
 void CpuOps::do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) {
   const int64_t total = out.cols();
   const int64_t n_rows = out.rows();

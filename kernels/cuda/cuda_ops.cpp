@@ -221,6 +221,32 @@ void CudaOps::do_pad_columns(Tensor out, Tensor in, int64_t first) {
                     stream_);
 }
 
+void CudaOps::do_fill_random(const Weight& w,
+                             int64_t first,
+                             int64_t count,
+                             const RandomRows& from) {
+  cuda::RandomArgs a{};
+  a.values = static_cast<uint8_t*>(const_cast<void*>(w.values));
+  a.scales = static_cast<uint16_t*>(const_cast<void*>(w.scales));
+  a.value_stride = w.value_stride();
+  a.scale_stride = w.scale_stride() / 2;
+  a.first = first;
+  a.count = count;
+  a.cols = w.cols;
+  a.plane = plane_of(w.dtype);
+  a.tiles = w.packing == Packing::kTile16;
+  a.key = from.key;
+  a.low = from.low;
+  a.width = from.width;
+  a.all_rows = from.rows;
+  a.all_cols = from.cols;
+  a.alternate = from.alternate;
+  a.from_matrix = from.first_matrix;
+  a.from_row = from.first_row;
+  a.from_col = from.first_col;
+  cuda::fill_random(a, w.n_matrices, stream_);
+}
+
 // ---- experts
 
 void CudaOps::do_route(

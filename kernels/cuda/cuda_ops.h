@@ -67,6 +67,10 @@ class CudaOps final : public Ops {
   void do_add(Tensor x, Tensor y) override;
   void do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) override;
   void do_pad_columns(Tensor out, Tensor in, int64_t first) override;
+  void do_fill_random(const Weight& w,
+                      int64_t first,
+                      int64_t count,
+                      const RandomRows& from) override;
 
   // A product to run: rows of x with the matrices of w; groups where experts share them out.
   struct Product {

@@ -118,6 +118,31 @@ struct PadArgs {
 };
 void pad_columns(const PadArgs& args, int64_t n_rows, Stream stream);
 
+// ---- random.cu
+
+// Rows [first, first + count) of each matrix of a weight (kernels/random_rows.h).
+struct RandomArgs {
+  uint8_t* values;
+  uint16_t* scales;
+  int64_t value_stride;  // bytes of a matrix
+  int64_t scale_stride;  // f16 of a matrix
+  int64_t first;
+  int64_t count;
+  int64_t cols;
+  Plane plane;
+  bool tiles;
+  uint64_t key;
+  float low;
+  float width;
+  int64_t all_rows;  // of the whole tensor
+  int64_t all_cols;
+  bool alternate;
+  int64_t from_matrix;
+  int64_t from_row;
+  int64_t from_col;
+};
+void fill_random(const RandomArgs& args, int64_t n_matrices, Stream stream);
+
 // ---- moe.cu
 
 struct RouteArgs {

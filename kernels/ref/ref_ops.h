@@ -19,6 +19,10 @@ class RefOps : public Ops {
   void do_add(Tensor x, Tensor y) override;
   void do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) override;
   void do_pad_columns(Tensor out, Tensor in, int64_t first) override;
+  void do_fill_random(const Weight& w,
+                      int64_t first,
+                      int64_t count,
+                      const RandomRows& from) override;
   // norm_rope.cpp
   void do_rms_norm(Tensor out, Tensor x, Tensor weight, float eps) override;
   void do_head_norm(

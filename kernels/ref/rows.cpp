@@ -1,4 +1,7 @@
 // Operations that move or add whole rows. SPDX-License-Identifier: MIT
+#include <vector>
+
+#include "core/base/rng.h"
 #include "kernels/quantize.h"
 #include "kernels/ref/ref_ops.h"
 
@@ -33,6 +36,23 @@ void RefOps::do_gather_rows(Tensor out, Tensor x, Tensor index) {
 
 void RefOps::do_add(Tensor x, Tensor y) {
   for (int64_t i = 0; i < x.elements(); ++i) x.f32()[i] += y.f32()[i];
+}
+
+// A line (a row, or the rows of a tile) at a time, each number on its own.
+void RefOps::do_fill_random(const Weight& w, int64_t first, int64_t count, const RandomRows& from) {
+  const int64_t line = line_rows(w);
+  std::vector<float> x(static_cast<size_t>(line * w.cols));
+  for (int64_t m = 0; m < w.n_matrices; ++m) {
+    for (int64_t row = 0; row < count; row += line) {
+      for (int64_t i = 0; i < line * w.cols; ++i) {
+        float u = 0;
+        fill_uniform(&u, 1, from.key, from.index(m, row + i / w.cols) + i % w.cols);
+        x[static_cast<size_t>(i)] = from.low + from.width * u;
+      }
+      const PiecePlace place = place_of_piece(w, m, first + row, 0);
+      encode_rows(x.data(), line, w.cols, w.dtype, w.packing, place.values, place.scales);
+    }
+  }
 }
 
 void RefOps::do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) {

@@ -183,4 +183,18 @@ void MirroredOps::do_pad_columns(Tensor o, Tensor x, int64_t first) {
   finish();
 }
 
+void MirroredOps::do_fill_random(const Weight& w,
+                                 int64_t first,
+                                 int64_t count,
+                                 const RandomRows& from) {
+  const auto plane = [&](const void* data, int64_t bytes) {
+    return out(host_tensor(const_cast<void*>(data), DType::kU8, {bytes})).data;
+  };
+  Weight view = w;
+  view.values = plane(w.values, w.n_matrices * w.value_stride());
+  view.scales = plane(w.scales, w.n_matrices * w.scale_stride());
+  ops_->fill_random(view, first, count, from);
+  finish();
+}
+
 }  // namespace glm::testing

@@ -64,6 +64,10 @@ class MirroredOps final : public Ops {
   void do_add(Tensor x, Tensor y) override;
   void do_concat_columns(Tensor o, Tensor x, const std::vector<int64_t>& widths) override;
   void do_pad_columns(Tensor o, Tensor x, int64_t first) override;
+  void do_fill_random(const Weight& w,
+                      int64_t first,
+                      int64_t count,
+                      const RandomRows& from) override;
 
   Device& device_;
   std::unique_ptr<Ops> ops_;
