@@ -1,5 +1,7 @@
 // Random models of any size, streamed: every number is a function of seed, tensor name and index.
 // SPDX-License-Identifier: MIT
+#include "core/model/synthetic.h"
+
 #include <cmath>
 
 #include "core/base/rng.h"
@@ -29,30 +31,34 @@ class SyntheticRows : public RowSource {
  public:
   SyntheticRows(const std::vector<StreamTensor>& tensors, uint64_t seed) {
     for (const StreamTensor& tensor : tensors)
-      streams_.push_back({stream_key(seed, tensor.spec.name),
-                          distribution_of(tensor.spec),
-                          tensor.spec.dims.size() == 1 ? 1 : tensor.spec.cols()});
+      streams_.push_back(synthetic_rows(tensor.spec, tensor.type, seed));
   }
 
   void read(size_t tensor, int64_t first, int64_t count, float* out) const override {
-    const Stream& stream = streams_[tensor];
+    const RandomRows& stream = streams_[tensor];
     const int64_t n = count * stream.cols;
     fill_uniform(out, n, stream.key, first * stream.cols);
-    const float low = stream.distribution.centre - stream.distribution.spread;
-    const float width = 2.0f * stream.distribution.spread;
-    for (int64_t i = 0; i < n; ++i) out[i] = low + width * out[i];
+    for (int64_t i = 0; i < n; ++i) out[i] = stream.low + stream.width * out[i];
   }
 
  private:
-  struct Stream {
-    uint64_t key;
-    Distribution distribution;
-    int64_t cols;
-  };
-  std::vector<Stream> streams_;
+  std::vector<RandomRows> streams_;
 };
 
 }  // namespace
+
+RandomRows synthetic_rows(const TensorSpec& spec, StoredType type, uint64_t seed) {
+  const Distribution distribution = distribution_of(spec);
+  const bool vector = spec.dims.size() == 1;
+  RandomRows rows;
+  rows.key = stream_key(seed, spec.name);
+  rows.low = distribution.centre - distribution.spread;
+  rows.width = 2.0f * distribution.spread;
+  rows.rows = vector ? spec.dims[0] : spec.rows();
+  rows.cols = vector ? 1 : spec.cols();
+  rows.alternate = spec.gated && type.packing == Packing::kTile16;
+  return rows;
+}
 
 ConvertReport convert_synthetic(const std::filesystem::path& config_json,
                                 const std::filesystem::path& out,
