@@ -8,16 +8,32 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/base/tensor.h"
 
 namespace glm {
+
+// Looks at work in which others have a part (a group of ranks) while Device::wait waits for it.
+class WaitWatch {
+ public:
+  virtual ~WaitWatch() = default;
+  // About ten times a second. May throw: wait() ends with that error.
+  virtual void waiting() = 0;
+  // The deadline has passed: what the work may be waiting for; "" if nothing of the watch's is
+  // under way.
+  virtual std::string late_text() = 0;
+  // Everything enqueued is done.
+  virtual void done() = 0;
+};
 
 class Device {
  public:
   virtual ~Device() = default;
   virtual std::string name() const = 0;
   virtual bool is_host() const = 0;
+  // Which GPU of this host it is, the same in every process (PCI bus id); "" for the host itself.
+  virtual std::string id() const { return {}; }
 
   // Memory for the life of the device; start-up only. Zeroed, 64-byte aligned (on the CPU 2 MiB
   // when large). Throws Error(kResources) with the size when there is no room.
@@ -39,6 +55,30 @@ class Device {
   virtual void replay(uint64_t key, const std::function<void()>& record) = 0;
   // The cudaStream_t that work is enqueued on; null on the CPU.
   virtual void* stream() const { return nullptr; }
+
+  // The watch lives until it is removed.
+  void add_watch(WaitWatch& watch) { watches_.push_back(&watch); }
+  void remove_watch(WaitWatch& watch) { std::erase(watches_, &watch); }
+
+ protected:
+  // Seconds between two calls of WaitWatch::waiting.
+  static constexpr double kWatchSeconds = 0.1;
+  void tell_waiting() {
+    for (WaitWatch* watch : watches_) watch->waiting();
+  }
+  void tell_done() {
+    for (WaitWatch* watch : watches_) watch->done();
+  }
+  // "; " and what the watches know, or "".
+  std::string late_text() const {
+    std::string text;
+    for (WaitWatch* watch : watches_)
+      if (const std::string one = watch->late_text(); !one.empty()) text += "; " + one;
+    return text;
+  }
+
+ private:
+  std::vector<WaitWatch*> watches_;
 };
 
 std::unique_ptr<Device> make_cpu_device();

@@ -1,5 +1,6 @@
 // One GPU behind the Device interface: its memory, one stream, one graph per replay key. The CUDA
 // runtime is linked statically and looks for the driver at run time. SPDX-License-Identifier: MIT
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <map>
@@ -42,6 +43,9 @@ class CudaDevice final : public Device {
     cudaDeviceProp properties{};
     CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
     name_ = fmt::format("cuda:{} ({})", index, escaped(properties.name));
+    std::array<char, 32> bus{};
+    CUDA_CHECK(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), index));
+    id_ = escaped(bus.data());
     CUDA_CHECK(cudaSetDevice(index));
     CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   }
@@ -59,6 +63,7 @@ class CudaDevice final : public Device {
   }
 
   std::string name() const override { return name_; }
+  std::string id() const override { return id_; }
   bool is_host() const override { return false; }
   int64_t allocated_bytes() const override { return allocated_bytes_; }
   void* stream() const override { return stream_; }
@@ -113,10 +118,12 @@ class CudaDevice final : public Device {
     const cudaError_t status = poll();
     if (status == cudaErrorNotReady)
       fail(ExitCode::kCommunication,
-           "{}: work not done after {:.3g} s; raise --timeout if the GPU is only slow",
+           "{}: work not done after {:.3g} s{}; raise --timeout if the GPU is only slow",
            name_,
-           timeout_seconds_);
+           timeout_seconds_,
+           late_text());
     cuda_check(status, "work enqueued before cudaStreamQuery");
+    tell_done();
   }
 
   void replay(uint64_t key, const std::function<void()>& record) override {
@@ -131,11 +138,18 @@ class CudaDevice final : public Device {
   // The stream's status once it is idle or failed; cudaErrorNotReady when the deadline is missed.
   cudaError_t poll() {
     const auto start = Clock::now();
-    for (;;) {
+    for (double watched = 0;;) {
       const cudaError_t status = cudaStreamQuery(stream_);
       if (status != cudaErrorNotReady) return status;
-      late_ = std::chrono::duration<double>(Clock::now() - start).count() > timeout_seconds_;
+      const double waited = std::chrono::duration<double>(Clock::now() - start).count();
+      late_ = waited > timeout_seconds_;
       if (late_) return status;
+      if (waited > watched + kWatchSeconds) {
+        watched = waited;
+        late_ = true;  // if the watch throws, the work may never end
+        tell_waiting();
+        late_ = false;
+      }
       sched_yield();
     }
   }
@@ -180,6 +194,7 @@ class CudaDevice final : public Device {
   int index_;
   double timeout_seconds_;
   std::string name_;
+  std::string id_;
   cudaStream_t stream_ = nullptr;
   std::vector<void*> memory_, host_memory_;
   int64_t allocated_bytes_ = 0;
