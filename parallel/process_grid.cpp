@@ -128,18 +128,27 @@ GridShape complete_grid(const GridRequest& request, int world, bool is_moe) {
   return shape;
 }
 
-ProcessGrid::ProcessGrid(Communicator& world, const GridShape& shape)
+ProcessGrid::ProcessGrid(Communicator& world, const GridShape& shape, const DeviceLink& link)
     : world_(world), shape_(shape) {
   GLM_CHECK(shape.world() == world.size(), "{} for {} ranks", shape.text(), world.size());
   GLM_CHECK(legal_experts(shape.data, shape.tensor).count(shape.expert) == 1,
             "{} cannot be folded",
             shape.text());
   coord_ = grid_coord(shape, world.rank());
-  tensor_ = world.split(world.rank() / shape.tensor, coord_.tensor, "tensor");
-  const int group = exchange_size(shape);
-  exchange_ = world.split(world.rank() / group, world.rank() % group, "expert");
+  if (link.device != nullptr) {
+    groups_ = std::make_shared<DeviceGroups>(world, link);
+    own_world_ = group(0, world.rank(), "world");
+  }
+  tensor_ = group(world.rank() / shape.tensor, coord_.tensor, "tensor");
+  const int plane = exchange_size(shape);
+  exchange_ = group(world.rank() / plane, world.rank() % plane, "expert");
   const int slices = expert_slices(shape);
-  slices_ = world.split(world.rank() / slices, world.rank() % slices, "expert slice");
+  slices_ = group(world.rank() / slices, world.rank() % slices, "expert slice");
+}
+
+std::unique_ptr<Communicator> ProcessGrid::group(int color, int key, const char* name) {
+  auto hosts = world_.split(color, key, name);
+  return groups_ ? groups_->wrap(std::move(hosts)) : std::move(hosts);
 }
 
 int ProcessGrid::rank_of_stage(int pipeline) const {

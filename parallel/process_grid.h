@@ -9,6 +9,7 @@
 #include <string>
 
 #include "parallel/communicator.h"
+#include "parallel/nccl_groups.h"
 
 namespace glm {
 
@@ -55,11 +56,13 @@ class ProcessGrid {
  public:
   // Collective over world. Groups: tensor (same data and pipeline) and the expert group of the
   // exchange; pipeline neighbours are reached through world().
-  ProcessGrid(Communicator& world, const GridShape& shape);
+  // link: which device the tensors of this rank are on; without one they are the host's, or travel
+  // through its memory. All ranks give one, or none does.
+  ProcessGrid(Communicator& world, const GridShape& shape, const DeviceLink& link = {});
 
   const GridShape& shape() const { return shape_; }
   const GridCoord& coord() const { return coord_; }
-  Communicator& world() { return world_; }
+  Communicator& world() { return own_world_ ? *own_world_ : world_; }
   Communicator& tensor() { return *tensor_; }
   // The ranks among which tokens are exchanged for the experts: max(tensor, expert) neighbours of
   // the stage plane.
@@ -69,11 +72,17 @@ class ProcessGrid {
   int rank_of_stage(int pipeline) const;  // world rank with my data and tensor coordinates
   bool first_stage() const { return coord_.pipeline == 0; }
   bool last_stage() const { return coord_.pipeline == shape_.pipeline - 1; }
+  // How tensors of devices travel (DeviceGroups::transport_text); "" without a device.
+  std::string transport_text() const { return groups_ ? groups_->transport_text() : ""; }
 
  private:
+  std::unique_ptr<Communicator> group(int color, int key, const char* name);
+
   Communicator& world_;
   GridShape shape_;
   GridCoord coord_;
+  std::shared_ptr<DeviceGroups> groups_;
+  std::unique_ptr<Communicator> own_world_;  // with a device
   std::unique_ptr<Communicator> tensor_;
   std::unique_ptr<Communicator> exchange_;
   std::unique_ptr<Communicator> slices_;
