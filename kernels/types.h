@@ -84,7 +84,7 @@ struct SequenceSpan {
 struct BatchRows {
   int n_rows = 0;
   int n_spans = 0;
-  int max_context = 0;  // largest position + n_rows of a span
+  int max_context = 0;  // largest position + n_rows of a span, or more
   Tensor ids;           // [n_rows] i32
   Tensor positions;     // [n_rows] i32
   Tensor slots;         // [n_rows] i32

@@ -72,10 +72,9 @@ struct ExpertExchange::Impl {
   std::vector<int32_t> send_counts, recv_counts;
 
   // Host sides of small things. Routing: a row is top_k experts, then top_k weights as bits.
-  std::vector<int32_t> host_experts, host_masked, recv_routing, split_routing;
+  std::vector<int32_t> host_experts, recv_routing, split_routing;
   std::vector<float> host_weights;
 
-  Tensor masked;                  // [max_rows, top_k] i32
   Tensor experts_in, weights_in;  // [received, top_k]
   Tensor rows_out, rows_in;       // [sent, hidden], [received, hidden]
   Tensor index;                   // [sent] i32: own row of each sent one

@@ -62,10 +62,7 @@ ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
   const int64_t k = config.top_k;
   const auto count = [](int64_t n) { return static_cast<size_t>(n); };
   share.resize(count(shape.tensor));
-  if (may_reduce(shape) && shape.expert > 1)
-    masked = device.allocate(DType::kI32, {config.max_rows, k});
   host_experts.resize(count(config.max_rows * k));
-  host_masked.resize(count(config.max_rows * k));
   if (!config.output_widths.empty())
     outputs_back.emplace(
         grid, device, ops, config.placement, return_sizes(config, sizes), config.output_widths);
@@ -108,20 +105,11 @@ ExpertExchange::Dispatched ExpertExchange::Impl::dispatch_shared(Tensor x,
   first_own = 0;
   n_own = rows;
   own_weights = weights;
-  if (grid.exchange().size() == 1 || (grid.shape().expert == 1 && !outputs_back))
-    return {x, experts, weights};
-  device.copy(host_tensor(host_experts.data(), DType::kI32, {rows, config.top_k}), experts);
-  device.wait();
-  if (grid.shape().expert == 1) return {x, experts, weights};
-  const auto n = static_cast<size_t>(experts.elements());
-  for (size_t i = 0; i < n; ++i) {
-    const int32_t expert = host_experts[i];
-    const bool mine = expert >= 0 && config.placement.share_of(expert) == grid.coord().expert;
-    host_masked[i] = mine ? expert : -1;
+  if (grid.exchange().size() > 1 && outputs_back) {
+    device.copy(host_tensor(host_experts.data(), DType::kI32, {rows, config.top_k}), experts);
+    device.wait();
   }
-  const Tensor chosen = masked.slice(0, rows);
-  device.copy(chosen, host_tensor(host_masked.data(), DType::kI32, {rows, config.top_k}));
-  return {x, chosen, weights};
+  return {x, experts, weights};
 }
 
 void ExpertExchange::Impl::combine_shared(Tensor out, Tensor partial, Tensor shared) {
@@ -212,16 +200,14 @@ int64_t ExpertExchange::max_dispatched_rows(const GridShape& shape, const Config
 int64_t ExpertExchange::buffer_bytes(const GridShape& shape, const Config& config) {
   const ExchangeSizes sizes = sizes_of(shape, config);
   const int64_t k = config.top_k;
-  const int64_t masked = may_reduce(shape) && shape.expert > 1 ? config.max_rows * k : 0;
   const int64_t back =
       config.output_widths.empty()
           ? 0
           : OutputReturn::buffer_bytes(shape, config.placement, return_sizes(config, sizes));
-  if (!sizes.all_to_all) return 4 * masked + back;
+  if (!sizes.all_to_all) return back;
   const int64_t rows = sizes.sent + sizes.received + 2 * sizes.own;
   const int64_t copies = sizes.own * RowPlan::most_copies(config.placement, k);
-  return back +
-         4 * (masked + rows * config.hidden + 2 * sizes.received * k + sizes.sent + 2 * copies);
+  return back + 4 * (rows * config.hidden + 2 * sizes.received * k + sizes.sent + 2 * copies);
 }
 
 }  // namespace glm

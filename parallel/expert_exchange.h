@@ -51,8 +51,8 @@ class ExpertExchange {
   ExpertExchange(ProcessGrid& grid, Device& device, Ops& ops, const Config& config);
   ~ExpertExchange();
 
-  // Rows this rank has to process. experts holds global indices; entries of other ranks' experts
-  // are -1.
+  // Rows this rank has to process. experts holds global indices, -1 for none; those of other ranks'
+  // experts may stand between them (Ops::group_rows skips them).
   struct Dispatched {
     Tensor x;        // [R, hidden]
     Tensor experts;  // [R, top_k] i32

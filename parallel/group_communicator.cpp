@@ -26,6 +26,22 @@ int64_t row_bytes(Tensor tensor) { return tensor.cols() * dtype_size(tensor.dtyp
 
 bool on_host(Tensor tensor) { return tensor.device == nullptr || tensor.device->is_host(); }
 
+// What a group of one does in place of gathering. A device copies for itself.
+void copy_alone(Tensor out, Tensor in) {
+  if (out.data == in.data) return;
+  if (on_host(out) && on_host(in))
+    copy_bytes(out.as<std::byte>(), in.as<std::byte>(), in.bytes());
+  else
+    (on_host(out) ? in : out).device->copy(out, in);
+}
+
+// Bytes [begin, begin + count) of a tensor.
+Tensor bytes_of(Tensor tensor, int64_t begin, int64_t count) {
+  Tensor bytes = host_tensor(tensor.as<std::byte>() + begin, DType::kU8, {count});
+  bytes.device = tensor.device;
+  return bytes;
+}
+
 }  // namespace
 
 GroupCommunicator::GroupCommunicator(std::shared_ptr<Transport> transport,
@@ -161,6 +177,7 @@ void GroupCommunicator::all_gather(Tensor out, Tensor in, std::span<const int64_
             "all_gather of {} to {}",
             in.shape_text(),
             out.shape_text());
+  if (size() == 1) return copy_alone(out, in);
   for (size_t i = 0; i < rows.size(); ++i) count_[i] = rows[i] * row_bytes(out);
   const std::byte* source = host_in(in, kIn);
   gather_bytes(host_out(out, kOut), source, count_);
@@ -258,6 +275,7 @@ void GroupCommunicator::reduce_scatter_sum(Tensor out, Tensor in, std::span<cons
             "reduce_scatter of {} to {}",
             in.shape_text(),
             out.shape_text());
+  if (size() == 1) return copy_alone(out, in);
   int64_t offset = 0;
   for (size_t p = 0; p < rows.size(); ++p) {
     begin_[p] = offset;
@@ -266,12 +284,7 @@ void GroupCommunicator::reduce_scatter_sum(Tensor out, Tensor in, std::span<cons
   }
   const auto* source = reinterpret_cast<const float*>(host_in(in, kIn));
   auto* target = reinterpret_cast<float*>(host_out(out, kOut));
-  if (size() == 1)
-    copy_bytes(reinterpret_cast<std::byte*>(target),
-               reinterpret_cast<const std::byte*>(source),
-               in.bytes());
-  else
-    scatter_sum(target, source, begin_, count_);
+  scatter_sum(target, source, begin_, count_);
   give_back(out, kOut);
 }
 
@@ -285,13 +298,21 @@ void GroupCommunicator::add_part(const AllToAllPart& part, Side side) {
             part.in.shape_text(),
             part.out.shape_text());
   const std::byte* source = host_in(part.in, side + kIn);
-  std::byte* target = host_out(part.out, side + kOut);
+  std::byte* const stage = host_out(part.out, side + kOut);
+  std::byte* target = stage;
   for (int peer = 0; peer < size(); ++peer) {
     const int64_t sent = part.send_rows[static_cast<size_t>(peer)] * row_bytes(part.in);
     const int64_t received = part.recv_rows[static_cast<size_t>(peer)] * row_bytes(part.out);
     if (peer == rank_) {
       GLM_CHECK(sent == received, "all_to_all: {} bytes to self, {} expected", sent, received);
-      if (!part.own_in_place) copy_bytes(target, source, sent);
+      if (!part.own_in_place) {
+        copy_bytes(target, source, sent);
+      } else if (!on_host(part.out)) {  // all of the stage is given back
+        const int64_t begin = target - stage;
+        part.out.device->copy(host_tensor(target, DType::kU8, {sent}),
+                              bytes_of(part.out, begin, sent));
+        part.out.device->wait();
+      }
     } else {
       add_recv(peer, target, received);
       add_send(peer, source, sent);

@@ -48,7 +48,7 @@ Engine::Engine(ProcessGrid& grid,
       vocab_(vocab) {
   if (!leader()) return;
   logits_.resize(static_cast<size_t>(limits.max_logits * vocab));
-  slice_.resize(logits_.size());
+  slice_ = device.allocate_host(DType::kF32, {limits.max_logits * vocab});
 }
 
 void Engine::use_drafts(DraftMode mode) {
@@ -315,7 +315,7 @@ void Engine::collect_logits(const StepPlan& plan, Tensor local) {
     for (int t = 0; t < shape.tensor; ++t) {
       const int64_t width = widths[static_cast<size_t>(t)];
       const int source = grid_rank(shape, d, shape.pipeline - 1, t);
-      const Tensor slice = host_tensor(slice_.data(), DType::kF32, {n, width});
+      const Tensor slice = host_tensor(slice_.data, DType::kF32, {n, width});
       if (n > 0 && width > 0) {
         if (source == world.rank()) {
           GLM_CHECK(coord.data == d && coord.tensor == t, "rank {} holds these logits", source);
@@ -326,7 +326,7 @@ void Engine::collect_logits(const StepPlan& plan, Tensor local) {
         }
       }
       for (int64_t i = 0; i < n; ++i)
-        std::copy_n(slice_.begin() + i * width,
+        std::copy_n(slice.f32() + i * width,
                     width,
                     logits_.begin() + targets[static_cast<size_t>(i)] * vocab_ + column);
       column += width;

@@ -162,7 +162,7 @@ class Engine {
   std::map<int32_t, EngineListener> own_;
   std::set<int32_t> forgotten_;  // dropped when no listener of theirs can be at work
   std::vector<float> logits_;    // leader: [rows with logits, vocabulary], in plan order
-  std::vector<float> slice_;     // leader: one tensor rank's columns
+  Tensor slice_;                 // leader: one tensor rank's columns, on the host
   EngineStats stats_;
   Clock::time_point start_;    // of the statistics
   Clock::time_point retired_;  // end of the last step, or of a pause

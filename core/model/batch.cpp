@@ -2,6 +2,7 @@
 #include "core/model/batch.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "core/base/check.h"
@@ -130,39 +131,26 @@ int64_t StepLimits::max_blocks() const {
 Batch::Batch(Device& device, const StepLimits& limits)
     : device_(device),
       limits_(limits),
-      ids_(device.allocate(DType::kI32, {limits.max_rows})),
-      positions_(device.allocate(DType::kI32, {limits.max_rows})),
-      slots_(device.allocate(DType::kI32, {limits.max_rows})),
-      spans_(device.allocate(DType::kI32, {limits.max_sequences, 4})),
-      block_table_(device.allocate(DType::kI32, {limits.max_sequences * limits.max_blocks()})),
-      logits_(device.allocate(DType::kI32, {limits.max_logits})),
-      hidden_index_(device.allocate(DType::kI32, {limits.max_rows})) {
+      memory_(device.allocate(DType::kI32, {integers(limits)})),
+      host_memory_(device.allocate_host(DType::kI32, {integers(limits)})) {
   const auto size = [](int64_t n) { return static_cast<size_t>(n); };
-  host_ids_.reserve(size(limits.max_rows));
-  host_positions_.reserve(size(limits.max_rows));
-  host_slots_.reserve(size(limits.max_rows));
-  host_spans_.reserve(size(limits.max_sequences * 4));
-  host_table_.reserve(size(limits.max_sequences * limits.max_blocks()));
-  host_logits_.reserve(size(limits.max_logits));
-  host_hidden_.reserve(size(limits.max_rows));
+  for (auto* list : {&ids_, &positions_, &slots_, &hidden_index_})
+    list->reserve(size(limits.max_rows));
+  spans_.reserve(size(limits.max_sequences * 4));
+  table_.reserve(size(limits.max_sequences * limits.max_blocks()));
+  logits_.reserve(size(limits.max_logits));
 }
 
-int64_t Batch::bytes(const StepLimits& limits) {
-  return 4 * (4 * limits.max_rows + limits.max_sequences * (4 + limits.max_blocks()) +
-              limits.max_logits);
+int64_t Batch::integers(const StepLimits& limits) {
+  return 4 * limits.max_rows + limits.max_sequences * (4 + limits.max_blocks()) + limits.max_logits;
 }
 
 void Batch::fill(const StepPlan& plan, int data_rank) {
-  for (auto* list : {&host_ids_,
-                     &host_positions_,
-                     &host_slots_,
-                     &host_spans_,
-                     &host_table_,
-                     &host_logits_,
-                     &host_hidden_})
+  for (auto* list : {&ids_, &positions_, &slots_, &spans_, &table_, &logits_, &hidden_index_})
     list->clear();
   rows_of_data_rank_.clear();
   hidden_ = plan.hidden;
+  draft_ = plan.draft;
   int32_t max_context = 0;
   for (const PlanSequence& sequence : plan.sequences) {
     const auto n = static_cast<int32_t>(sequence.tokens.size());
@@ -172,7 +160,7 @@ void Batch::fill(const StepPlan& plan, int data_rank) {
     if (rank >= rows_of_data_rank_.size()) rows_of_data_rank_.resize(rank + 1);
     rows_of_data_rank_[rank] += n;
     if (sequence.data_rank != data_rank) continue;
-    const auto first = static_cast<int32_t>(host_ids_.size());
+    const auto first = static_cast<int32_t>(ids_.size());
     const int32_t end = sequence.position + n;
     if (end > limits_.max_context ||
         static_cast<int64_t>(sequence.blocks.size()) * kKvBlockTokens < end ||
@@ -182,31 +170,35 @@ void Batch::fill(const StepPlan& plan, int data_rank) {
            end,
            sequence.blocks.size(),
            limits_.max_context);
-    host_spans_.insert(host_spans_.end(),
-                       {first, n, sequence.position, static_cast<int32_t>(host_table_.size())});
-    host_table_.insert(host_table_.end(), sequence.blocks.begin(), sequence.blocks.end());
-    host_ids_.insert(host_ids_.end(), sequence.tokens.begin(), sequence.tokens.end());
+    spans_.insert(spans_.end(), {first, n, sequence.position, static_cast<int32_t>(table_.size())});
+    table_.insert(table_.end(), sequence.blocks.begin(), sequence.blocks.end());
+    ids_.insert(ids_.end(), sequence.tokens.begin(), sequence.tokens.end());
     for (int32_t p = sequence.position; p < end; ++p) {
-      host_positions_.push_back(p);
-      host_slots_.push_back(sequence.blocks[static_cast<size_t>(p / kKvBlockTokens)] *
-                                kKvBlockTokens +
-                            p % kKvBlockTokens);
+      positions_.push_back(p);
+      slots_.push_back(sequence.blocks[static_cast<size_t>(p / kKvBlockTokens)] * kKvBlockTokens +
+                       p % kKvBlockTokens);
     }
-    for (int32_t i = n - sequence.n_logits; i < n; ++i) host_logits_.push_back(first + i);
+    for (int32_t i = n - sequence.n_logits; i < n; ++i) logits_.push_back(first + i);
     if (plan.draft) append_hidden_rows(sequence.hidden_row, n);
     max_context = std::max(max_context, end);
   }
-  rows_.n_rows = static_cast<int>(host_ids_.size());
-  rows_.n_spans = static_cast<int>(host_spans_.size() / 4);
+  rows_.n_rows = static_cast<int>(ids_.size());
+  rows_.n_spans = static_cast<int>(spans_.size() / 4);
   rows_.max_context = max_context;
-  rows_.ids = upload(ids_, host_ids_);
-  rows_.positions = upload(positions_, host_positions_);
-  rows_.slots = upload(slots_, host_slots_);
-  rows_.spans =
-      upload(spans_.reshaped({spans_.elements()}), host_spans_).reshaped({rows_.n_spans, 4});
-  rows_.block_table = upload(block_table_, host_table_);
-  logit_rows_ = upload(logits_, host_logits_);
-  hidden_rows_ = upload(hidden_index_, host_hidden_);
+  // Few keys as a sequence grows: the context counts by powers of two.
+  if (rows_.n_rows <= kReplayedRows)
+    rows_.max_context = static_cast<int>(
+        std::min<int64_t>(limits_.max_context, std::bit_ceil(static_cast<uint32_t>(max_context))));
+  upload();
+}
+
+uint64_t Batch::replay_key() const {
+  if (rows_.n_rows == 0 || rows_.n_rows > kReplayedRows) return 0;
+  uint64_t key = draft_ ? 1 : 0;
+  for (const int64_t part :
+       {int64_t{rows_.n_rows}, int64_t{rows_.n_spans}, n_logits(), hidden_ + int64_t{1}})
+    key = key << 8 | static_cast<uint64_t>(part & 0xff);
+  return key << 31 | static_cast<uint64_t>(rows_.max_context);
 }
 
 void Batch::append_hidden_rows(int32_t first, int32_t count) {
@@ -215,16 +207,28 @@ void Batch::append_hidden_rows(int32_t first, int32_t count) {
          "a step plan asks for kept row {} of {}",
          first + count,
          limits_.max_rows);
-  for (int32_t i = 0; i < count; ++i) host_hidden_.push_back(first + i);
+  for (int32_t i = 0; i < count; ++i) hidden_index_.push_back(first + i);
 }
 
-Tensor Batch::upload(Tensor target, const std::vector<int32_t>& values) {
-  const auto n = static_cast<int64_t>(values.size());
-  if (n > target.rows())
-    fail(ExitCode::kCommunication, "a step plan has {} entries where {} fit", n, target.rows());
-  const Tensor view = target.slice(0, n);
-  device_.copy(view, host_tensor(const_cast<int32_t*>(values.data()), DType::kI32, {n}));
-  return view;
+void Batch::upload() {
+  device_.wait();  // an earlier step may still read its integers
+  int64_t used = 0;
+  const auto place = [&](const std::vector<int32_t>& values, int64_t most) {
+    const auto n = static_cast<int64_t>(values.size());
+    if (n > most)
+      fail(ExitCode::kCommunication, "a step plan has {} entries where {} fit", n, most);
+    std::copy(values.begin(), values.end(), host_memory_.i32() + used);
+    used += n;
+    return memory_.slice(used - n, n);
+  };
+  rows_.ids = place(ids_, limits_.max_rows);
+  rows_.positions = place(positions_, limits_.max_rows);
+  rows_.slots = place(slots_, limits_.max_rows);
+  hidden_rows_ = place(hidden_index_, limits_.max_rows);
+  rows_.spans = place(spans_, 4 * limits_.max_sequences).reshaped({rows_.n_spans, 4});
+  logit_rows_ = place(logits_, limits_.max_logits);
+  rows_.block_table = place(table_, limits_.max_sequences * limits_.max_blocks());
+  device_.copy(memory_.slice(0, used), host_memory_.slice(0, used));
 }
 
 }  // namespace glm

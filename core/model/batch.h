@@ -68,28 +68,35 @@ class Batch {
   // StepPlan::hidden.
   int32_t hidden() const { return hidden_; }
   int64_t n_logits() const { return logit_rows_.rows(); }
+  // Steps with the same key enqueue the same work on a device (Device::replay). 0: a step that is
+  // not worth recording, with more than kReplayedRows rows.
+  static constexpr int kReplayedRows = 32;
+  uint64_t replay_key() const;
   // Rows of the step on any data rank.
   int64_t rows_of(int data_rank) const {
     const auto at = static_cast<size_t>(data_rank);
     return at < rows_of_data_rank_.size() ? rows_of_data_rank_[at] : 0;
   }
 
-  static int64_t bytes(const StepLimits& limits);
+  // Taken on the device, and as much on the host of a device that is not the host's.
+  static int64_t bytes(const StepLimits& limits) { return 4 * integers(limits); }
 
  private:
+  static int64_t integers(const StepLimits& limits);
   void append_hidden_rows(int32_t first, int32_t count);
-  Tensor upload(Tensor target, const std::vector<int32_t>& values);
+  void upload();
 
   Device& device_;
   StepLimits limits_;
-  // Device memory for the limits, and the host side of each.
-  Tensor ids_, positions_, slots_, spans_, block_table_, logits_, hidden_index_;
-  std::vector<int32_t> host_ids_, host_positions_, host_slots_, host_spans_, host_table_,
-      host_logits_, host_hidden_;
+  // All integers of a step side by side, so that they travel at once: on the device, and their host
+  // side. The block table, whose length changes from step to step, is the last.
+  Tensor memory_, host_memory_;
+  std::vector<int32_t> ids_, positions_, slots_, spans_, table_, logits_, hidden_index_;
   BatchRows rows_;
   Tensor logit_rows_;
   Tensor hidden_rows_;
   int32_t hidden_ = -1;
+  bool draft_ = false;
   std::vector<int64_t> rows_of_data_rank_;  // up to the last one that has any
 };
 

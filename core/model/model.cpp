@@ -124,6 +124,7 @@ Model::Model(const ModelParts& parts, const ModelOptions& options)
   inv_freq_ = parts.device.allocate(DType::kF32, {n});
   parts.device.copy(inv_freq_,
                     host_tensor(const_cast<float*>(frequencies.data()), DType::kF32, {n}));
+  parts.device.wait();
   if (parts.placement.holds_mtp())
     hidden_ = parts.device.allocate(
         DType::kF32,
@@ -144,7 +145,19 @@ Tensor Model::begin(const Batch& batch) {
   return x;
 }
 
+// Alone on its device: what ranks tell each other by way of the host cannot be recorded.
+Tensor Model::replayed(const Batch& batch, const std::function<Tensor()>& pass) {
+  const uint64_t key = batch.replay_key();
+  if (device_.is_host() || key == 0 || run_.placement.shape.world() > 1) return pass();
+  device_.replay(key, [&] { replayed_[key] = pass(); });
+  return replayed_[key];
+}
+
 Tensor Model::forward(const Batch& batch) {
+  return replayed(batch, [&] { return run_step(batch); });
+}
+
+Tensor Model::run_step(const Batch& batch) {
   const Tensor x = begin(batch);
   const int64_t rows = batch.n_rows();
   const ProcessGrid& grid = run_.grid;
@@ -242,6 +255,10 @@ Tensor Model::kept_hidden(const Batch& batch) {
 Tensor Model::draft(const Batch& batch) {
   if (!run_.grid.last_stage()) return {};
   GLM_CHECK(!hidden_.absent() && batch.hidden() >= 0, "a draft pass without an MTP layer");
+  return replayed(batch, [&] { return run_draft(batch); });
+}
+
+Tensor Model::run_draft(const Batch& batch) {
   const Tensor x = begin(batch);
   run_.where.part = "MTP layer";
   run_.where.layer = static_cast<int>(run_.config.n_layers);

@@ -4,6 +4,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -76,6 +78,10 @@ class Model {
   Tensor rope_;  // the step's table
 
  private:
+  // `pass` on the device, recorded and replayed where its work is the same each time.
+  Tensor replayed(const Batch& batch, const std::function<Tensor()>& pass);
+  Tensor run_step(const Batch& batch);
+  Tensor run_draft(const Batch& batch);
   Tensor begin(const Batch& batch);
   void embed(Tensor x, const Batch& batch);
   void run_layer(int64_t local_layer, Tensor x, const Batch& batch);
@@ -86,7 +92,8 @@ class Model {
   Tensor head(Tensor picked);
   Tensor kept_hidden(const Batch& batch);
 
-  const Device& device_;
+  Device& device_;
+  std::map<uint64_t, Tensor> replayed_;  // results of recorded passes
   Tensor inv_freq_;
   std::vector<int64_t> vocab_widths_;
   std::vector<int64_t> step_rows_;  // of each data rank

@@ -5,13 +5,31 @@
 #include <cstdlib>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include <unistd.h>
 
+#include "core/base/device.h"
 #include "core/base/fault.h"
 #include "tests/faults/fault_plan.h"
 
 namespace glm {
+
+namespace {
+
+// All bits set: NaN in every float type, -1 in every integer.
+void corrupt(Tensor data) {
+  std::vector<uint8_t> ones(static_cast<size_t>(data.bytes()), 0xff);
+  if (data.device == nullptr || data.device->is_host()) {
+    std::memcpy(data.data, ones.data(), ones.size());
+    return;
+  }
+  const Tensor bytes = data.reshaped({data.elements()});
+  data.device->copy(bytes, host_tensor(ones.data(), data.dtype, {data.elements()}));
+  data.device->wait();
+}
+
+}  // namespace
 
 void fault_point(const FaultPlace& place, Tensor data) {
   using testing_support::FaultAction;
@@ -36,8 +54,7 @@ void fault_point(const FaultPlace& place, Tensor data) {
     case FaultAction::kCorrupt:
       if (data.absent() || data.bytes() == 0)
         fail(ExitCode::kUsage, "GLM_FAULT: nothing to corrupt at {}", place.point);
-      // All bits set: NaN in every float type, -1 in every integer.
-      std::memset(data.data, 0xff, static_cast<size_t>(data.bytes()));
+      corrupt(data);
       return;
   }
 }

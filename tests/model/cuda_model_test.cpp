@@ -1,5 +1,7 @@
-// Whole models on the CUDA kernels, run by the emulator: logits and greedy tokens to the bit those
-// of the CPU, alone and beside ranks that compute on the CPU. SPDX-License-Identifier: MIT
+// Whole models on the CUDA kernels and the emulated GPU: logits and greedy tokens to the bit those
+// of the CPU, alone, beside ranks that compute on the CPU, and on several GPUs.
+// SPDX-License-Identifier: MIT
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -7,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/cuda_ops.h"
+#include "tests/support/emulated_device.h"
 #include "tests/support/model_run.h"
 
 namespace glm::testing_support {
@@ -20,14 +23,28 @@ struct Case {
   KvDType kv_dtype;
 };
 
-std::unique_ptr<Ops> emulated(int, Device& device, const OpsLimits& limits) {
-  return std::make_unique<cuda_emulated::CudaOps>(device, limits, nullptr, "cuda emulated");
+// Ranks below `n_gpus` have one, the others compute on the CPU.
+RunOptions with_gpus(RunOptions options, int n_gpus) {
+  options.device_of_rank = [n_gpus](int rank) -> std::unique_ptr<Device> {
+    if (rank < n_gpus) return std::make_unique<EmulatedDevice>(rank);
+    return make_cpu_device();
+  };
+  options.ops_of_rank = [](int, Device& device, const OpsLimits& limits) -> std::unique_ptr<Ops> {
+    if (device.is_host()) return make_ops(OpsKind::kAuto, device, 1, limits);
+    return std::make_unique<cuda_emulated::CudaOps>(device, limits, device.stream(), "emulated");
+  };
+  return options;
 }
 
-// Rank 0 on a "GPU", the others on the CPU.
-std::unique_ptr<Ops> mixed(int rank, Device& device, const OpsLimits& limits) {
-  return rank == 0 ? emulated(rank, device, limits) : make_ops(OpsKind::kAuto, device, 1, limits);
-}
+// Says how often it has replayed recorded work.
+class CountedDevice final : public EmulatedDevice {
+ public:
+  explicit CountedDevice(std::atomic<int64_t>& n) : n_(n) {}
+  ~CountedDevice() override { n_ += n_replayed(); }
+
+ private:
+  std::atomic<int64_t>& n_;
+};
 
 void expect_same(const RunResult& actual, const RunResult& expected) {
   EXPECT_EQ(actual.answers, expected.answers);
@@ -52,10 +69,25 @@ TEST_P(CudaModel, HasTheBitsOfTheCpu) {
   RunOptions options;
   options.kv_dtype = GetParam().kv_dtype;
   const RunResult expected = run(options);
-  options.ops_of_rank = emulated;
+  options = with_gpus(options, 1);
   expect_same(run(options), expected);
   options.max_rows = 5;
   expect_same(run(options), expected);
+}
+
+// All steps but the prompt's and the first decode are replays of the one that was recorded.
+TEST_P(CudaModel, ReplaysItsDecodeSteps) {
+  RunOptions options;
+  options.kv_dtype = GetParam().kv_dtype;
+  request_.all_logits = false;
+  request_.max_tokens = 40;  // the context passes a power of two on the way
+  const RunResult expected = run(options);
+  ASSERT_EQ(expected.answers[0].size(), 40u);
+  std::atomic<int64_t> n_replayed{0};
+  options = with_gpus(options, 1);
+  options.device_of_rank = [&](int) { return std::make_unique<CountedDevice>(n_replayed); };
+  EXPECT_EQ(run(options).answers, expected.answers);
+  EXPECT_GT(n_replayed, 30);
 }
 
 TEST_P(CudaModel, WorksBesideTheCpu) {
@@ -65,8 +97,25 @@ TEST_P(CudaModel, WorksBesideTheCpu) {
   const RunResult expected = run(options);
   for (const GridShape& shape : {GridShape{1, 1, 2, 1}, GridShape{1, 2, 1, 1}}) {
     options.shape = shape;
-    options.ops_of_rank = mixed;
-    expect_same(run(options), expected);
+    expect_same(run(with_gpus(options, 1)), expected);
+  }
+}
+
+// Several GPUs that talk by way of their hosts: the bits of the CPU on the same grid.
+TEST_P(CudaModel, WorksOnGrids) {
+  RunOptions options;
+  options.kv_dtype = GetParam().kv_dtype;
+  const bool is_moe = std::string_view(GetParam().folder) != "glm";
+  std::vector<GridShape> shapes = legal_grids(2, is_moe);
+  shapes.push_back({1, 2, 2, is_moe ? 2 : 1});
+  if (is_moe) shapes.push_back({2, 1, 2, 4});
+  for (const GridShape& shape : shapes) {
+    options.shape = shape;
+    for (const ExchangeKind kind : {ExchangeKind::kAuto, ExchangeKind::kAllToAll}) {
+      if (kind == ExchangeKind::kAllToAll && shape.expert == 1) continue;
+      options.exchange = kind;
+      expect_same(run(with_gpus(options, shape.world())), run(options));
+    }
   }
 }
 

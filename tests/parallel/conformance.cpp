@@ -308,6 +308,12 @@ class FarDevice final : public Device {
     tensor.data = memory_.back().get() + kShift;
     return tensor;
   }
+  Tensor allocate_host(DType dtype, std::initializer_list<int64_t> dims) override {
+    Tensor tensor = allocate(dtype, dims);
+    tensor.device = nullptr;
+    tensor.data = memory_.back().get();
+    return tensor;
+  }
   int64_t allocated_bytes() const override { return 0; }
   void copy(Tensor dst, Tensor src) override {
     ASSERT_EQ(dst.bytes(), src.bytes());

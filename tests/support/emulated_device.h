@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -17,15 +18,18 @@
 
 namespace glm::testing_support {
 
-class EmulatedDevice final : public Device, public emulator::Queue {
+class EmulatedDevice : public Device, public emulator::Queue {
  public:
-  explicit EmulatedDevice(int index = 0, int64_t memory_bytes = int64_t{1} << 40)
-      : index_(index), memory_bytes_(memory_bytes) {}
+  explicit EmulatedDevice(int index = 0,
+                          int64_t memory_bytes = int64_t{1} << 40,
+                          double timeout_seconds = 300)
+      : index_(index), memory_bytes_(memory_bytes), timeout_seconds_(timeout_seconds) {}
   EmulatedDevice(const EmulatedDevice&) = delete;
   EmulatedDevice& operator=(const EmulatedDevice&) = delete;
   ~EmulatedDevice() override;
 
   std::string name() const override { return "cuda:" + std::to_string(index_) + " (emulated)"; }
+  std::string id() const override { return "emulated " + std::to_string(index_); }
   bool is_host() const override { return false; }
   Tensor allocate(DType dtype, std::initializer_list<int64_t> dims) override;
   Tensor allocate_host(DType dtype, std::initializer_list<int64_t> dims) override {
@@ -41,6 +45,7 @@ class EmulatedDevice final : public Device, public emulator::Queue {
   }
 
   void enqueue(std::function<void()> work) override;
+  void flush() override;
 
   // How often recorded work was run.
   int64_t n_replayed() const { return n_replayed_; }
@@ -52,13 +57,16 @@ class EmulatedDevice final : public Device, public emulator::Queue {
     size_t bytes;
   };
   void protect(int protection);
+  bool advance();
 
   int index_;
   int64_t memory_bytes_;
+  double timeout_seconds_;
   const std::unique_ptr<Device> cpu_ = make_cpu_device();
   std::vector<Mapping> mappings_;
   int64_t allocated_bytes_ = 0;
-  Work pending_;
+  std::deque<std::function<void()>> pending_;
+  bool running_ = false;
   std::map<uint64_t, Work> graphs_;
   Work* recording_ = nullptr;
   int64_t n_replayed_ = 0;

@@ -55,7 +55,8 @@ void run_rank(Communicator& world,
   ProcessGrid grid(world, options.shape);
   const Placement placement = placement_of(config, index, options, world.rank());
   const ModelOptions model_options = model_options_of(options, requests.size());
-  const std::unique_ptr<Device> device = make_cpu_device();
+  const std::unique_ptr<Device> device =
+      options.device_of_rank ? options.device_of_rank(world.rank()) : make_cpu_device();
   const OpsLimits ops_room = ops_limits(config, options.shape, model_options.limits);
   const std::unique_ptr<Ops> ops = options.ops_of_rank
                                        ? options.ops_of_rank(world.rank(), *device, ops_room)

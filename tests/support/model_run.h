@@ -23,7 +23,9 @@ struct RunOptions {
   Numerics numerics = Numerics::kDefault;
   ExchangeKind exchange = ExchangeKind::kAuto;
   OpsKind ops = OpsKind::kAuto;
-  // Makes the operations of a rank in place of make_ops.
+  // Makes the device of a rank in place of make_cpu_device, and its operations in place of
+  // make_ops.
+  std::function<std::unique_ptr<Device>(int rank)> device_of_rank = {};
   std::function<std::unique_ptr<Ops>(int rank, Device&, const OpsLimits&)> ops_of_rank = {};
   KvDType kv_dtype = KvDType::kF32;
   int threads = 1;        // of each rank
