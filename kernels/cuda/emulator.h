@@ -24,9 +24,13 @@ struct Index {
 class Queue {
  public:
   virtual ~Queue() = default;
+  // Work that has to wait for another rank throws NotYet, and is called again.
   virtual void enqueue(std::function<void()> work) = 0;
   virtual bool backwards() const { return false; }
+  // Runs what can be run now.
+  virtual void flush() {}
 };
+struct NotYet {};
 
 // Runs `body` once for every thread of every block. With `backwards` the warps of a block and the
 // threads of a warp take their turns in descending order: results that differ come from a missing

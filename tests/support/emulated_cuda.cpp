@@ -3,7 +3,9 @@
 // SPDX-License-Identifier: MIT
 #include <cstdlib>
 
+#include "kernels/cuda/collectives.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/device_sum.h"
 #include "tests/support/emulated_device.h"
 
 namespace glm {
@@ -16,10 +18,10 @@ int64_t number_of(const char* variable, int64_t otherwise) {
 
 }  // namespace
 
-std::unique_ptr<Device> make_cuda_device(int index, double) {
+std::unique_ptr<Device> make_cuda_device(int index, double timeout_seconds) {
   GLM_CHECK(index >= 0 && index < cuda_device_count(), "GPU {}", index);
   return std::make_unique<testing_support::EmulatedDevice>(
-      index, number_of("GLM_EMULATED_GPU_BYTES", int64_t{1} << 40));
+      index, number_of("GLM_EMULATED_GPU_BYTES", int64_t{1} << 40), timeout_seconds);
 }
 
 int cuda_device_count() { return static_cast<int>(number_of("GLM_EMULATED_GPUS", 1)); }
@@ -32,6 +34,11 @@ std::unique_ptr<Ops> make_cuda_ops(Device& device, const OpsLimits& limits) {
 
 int64_t cuda_ops_scratch_bytes(const OpsLimits& limits) {
   return cuda_emulated::CudaScratchPlan(limits).total();
+}
+
+void sum_pieces_on_device(
+    Device& device, float* out, const float* pieces, int64_t n, int n_pieces) {
+  cuda_emulated::sum_pieces({out, pieces, n, n_pieces}, device.stream());
 }
 
 }  // namespace glm

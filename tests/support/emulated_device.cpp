@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "tests/support/emulated_device.h"
 
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include <sys/mman.h>
 
@@ -47,19 +49,52 @@ void EmulatedDevice::enqueue(std::function<void()> work) {
   (recording_ != nullptr ? *recording_ : pending_).push_back(std::move(work));
 }
 
+// As the CUDA device waits.
 void EmulatedDevice::wait() {
+  using Clock = std::chrono::steady_clock;
   GLM_CHECK(recording_ == nullptr, "wait while recording");
-  if (pending_.empty()) return;
-  const Work work = std::move(pending_);
-  pending_.clear();
+  const auto start = Clock::now();
+  for (double watched = 0; !advance();) {
+    const double waited = std::chrono::duration<double>(Clock::now() - start).count();
+    if (waited > timeout_seconds_)
+      fail(ExitCode::kCommunication,
+           "{}: work not done after {:.3g} s{}; raise --timeout if the GPU is only slow",
+           name(),
+           timeout_seconds_,
+           late_text());
+    if (waited > watched + kWatchSeconds) {
+      watched = waited;
+      tell_waiting();
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  tell_done();
+}
+
+void EmulatedDevice::flush() {
+  if (recording_ == nullptr && !running_) advance();
+}
+
+// Runs work up to what has to wait for another rank; true when nothing is left.
+bool EmulatedDevice::advance() {
+  if (pending_.empty()) return true;
+  running_ = true;
   protect(PROT_READ | PROT_WRITE);
   try {
-    for (const auto& item : work) item();
+    while (!pending_.empty()) {
+      pending_.front()();
+      pending_.pop_front();
+    }
+  } catch (const emulator::NotYet&) {
   } catch (...) {
+    pending_.clear();
     protect(PROT_NONE);
+    running_ = false;
     throw;
   }
   protect(PROT_NONE);
+  running_ = false;
+  return pending_.empty();
 }
 
 void EmulatedDevice::replay(uint64_t key, const std::function<void()>& record) {
