@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/base/device.h"
 #include "core/model/shard.h"
@@ -14,6 +16,10 @@
 #include "kernels/types.h"
 
 namespace glm {
+
+class Ops;
+struct PlaneRead;
+struct SyntheticModel;
 
 // The stored types a model file states, by tensor name.
 std::map<std::string, StoredType, std::less<>> stored_types(const ModelIndex& index);
@@ -29,6 +35,13 @@ class Weights {
           Device& device,
           bool verify,
           int threads = 1);
+
+  // Makes them of random numbers, in place (synthetic_weights.cpp).
+  Weights(const ModelConfig& config,
+          const SyntheticModel& model,
+          const Placement& placement,
+          Device& device,
+          Ops& ops);
 
   // Threads of a rank that read at once, each with a block of its own beside the weights.
   static int readers(int threads) { return std::clamp(threads, 1, 8); }
@@ -49,10 +62,19 @@ class Weights {
     Slab slab;
     Weight weight;  // vectors: rows x 1, f32
   };
+  using TypeOf = std::function<StoredType(const TensorSpec&)>;
+  // What this rank holds; returns its bytes with what aligns them.
+  int64_t hold(const std::vector<TensorSpec>& specs,
+               const ModelConfig& config,
+               const Placement& placement,
+               const TypeOf& type_of);
+  // One allocation for all of it. Returns the planes in the order of the table.
+  std::vector<PlaneRead> allocate(const std::vector<TensorSpec>& specs, int64_t total);
   const Held& held(std::string_view name) const;
 
   std::map<std::string, Held, std::less<>> held_;
   Device& device_;
+  Tensor memory_;
   int64_t bytes_ = 0;
   int64_t bytes_read_ = 0;
   double load_seconds_ = 0;
