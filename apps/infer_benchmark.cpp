@@ -124,6 +124,7 @@ int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
   if (session.world().rank() != 0) return 0;
   if (job.options.json) {
     const Json out = {{"benchmark", benchmark_json(job.options, result)},
+                      {"model", model_json(job)},
                       {"grid", grid_json(job)},
                       {"model_bytes", job.plan.model_bytes},
                       {"ops", measured.ops},
@@ -144,6 +145,8 @@ int run_dry(MpiSession& session, const Job& job) {
     if (job.options.json) {
       write_out(plan_json(job).dump() + "\n");
     } else {
+      if (job.source.synthetic)
+        write_out(fmt::format("model: synthetic, seed {}\n", job.source.synthetic->seed));
       write_out(plan_text(job.config, job.plan));
       if (!job.grid_reason.empty())
         write_out(fmt::format("grid {}\n{}", job.grid_reason, job.grid_ranking));

@@ -45,12 +45,22 @@ std::string serialized(const ModelSource& source) {
   return source.index ? "I" + source.index->serialized() : "T";
 }
 
+DTypeChoice wanted_dtypes(const InferOptions& options) {
+  DTypeChoice dtypes = default_dtypes(options.dtype);
+  dtypes.embedding = options.embedding_dtype.value_or(dtypes.embedding);
+  dtypes.head = options.head_dtype.value_or(dtypes.head);
+  return dtypes;
+}
+
 // Rank 0's view of the model on all ranks. Only rank 0 needs the texts of a folder.
 ModelSource shared_source(MpiSession& session, const InferOptions& options) {
   ModelSource source;
+  std::optional<SyntheticModel> synthetic;
+  if (options.synthetic) synthetic = {options.synthetic_seed, wanted_dtypes(options)};
   session.on_root([&] {
-    source = open_model_source(options.model);
-    if (!source.index && !options.dry_run)
+    source = synthetic ? open_synthetic_source(options.model, *synthetic)
+                       : open_model_source(options.model);
+    if (!source.index && !synthetic && !options.dry_run)
       fail(ExitCode::kUsage,
            "{} is a folder; convert it first: glm_convert {} MODEL.h5",
            escaped(options.model),
@@ -62,6 +72,7 @@ ModelSource shared_source(MpiSession& session, const InferOptions& options) {
   broadcast_string(session.world(), source.texts.generation_config, 0);
   if (session.world().rank() == 0) return source;
   source.path = options.model;
+  source.synthetic = synthetic;
   if (bytes[0] == 'I') {
     source.index = ModelIndex::deserialized(std::string_view(bytes).substr(1));
     source.texts = source.index->texts;
@@ -102,7 +113,7 @@ void settle_types(Job& job) {
     return;
   }
   job.with_mtp = job.config.announces_mtp;
-  const DTypeChoice dtypes = default_dtypes(job.options.dtype);
+  const DTypeChoice dtypes = wanted_dtypes(job.options);
   for (const TensorSpec& spec : tensor_specs(job.config, job.with_mtp))
     job.stored.emplace(spec.name, stored_type(spec, job.config, dtypes));
 }
@@ -189,7 +200,7 @@ MemoryPlan whole_plan(const Job& job, const Division& division, const JobRanks& 
   request.with_mtp = job.with_mtp;
   request.stored = job.stored;
   MemoryPlan plan = plan_division(job.config, division, request);
-  plan.mtp_believed = job.with_mtp && !job.source.index;
+  plan.mtp_believed = job.with_mtp && !job.source.index && !job.source.synthetic;
   const OpsLimits limits = ops_limits(job.config, division.shape, job.model.limits);
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
     RankPlan& rank = plan.ranks[r];

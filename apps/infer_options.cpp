@@ -37,7 +37,6 @@ void add_prompt_options(CLI::App& app, InferOptions& o) {
   app.add_option(
          "--model", o.model, "Model file of glm_convert; a folder with config.json for --dry-run")
       ->type_name("PATH")
-      ->required()
       ->group("Prompt");
   auto* prompt = app.add_option("--prompt", o.prompt, "The user's message")->type_name("TEXT");
   auto* file = app.add_option("--prompt-file", o.prompt_file, "Read the message from a file")
@@ -67,6 +66,43 @@ void add_prompt_options(CLI::App& app, InferOptions& o) {
       ->group("Prompt");
   app.add_flag("--show-thinking", o.show_thinking, "Show the reasoning in a chat (default: folded)")
       ->group("Prompt");
+}
+
+void add_synthetic_options(CLI::App& app, InferOptions& o) {
+  const auto group = [](CLI::Option* option) {
+    option->group("Models without a file");
+    return option;
+  };
+  auto* synthetic =
+      group(app.add_option("--synthetic",
+                           o.synthetic,
+                           "Random weights in the shape of this config.json, made by each rank for "
+                           "itself: those that glm_convert --synthetic writes")
+                ->type_name("CONFIG.json")
+                ->excludes(app.get_option("--model")));
+  group(app.add_option("--synthetic-seed", o.synthetic_seed, "Seed of the random weights")
+            ->check(integer_in(0, std::numeric_limits<int64_t>::max()))
+            ->type_name("N")
+            ->needs(synthetic)
+            ->capture_default_str());
+  const std::vector<std::pair<std::string, DType>> dtypes = {{"f32", DType::kF32},
+                                                             {"bf16", DType::kBF16},
+                                                             {"f16", DType::kF16},
+                                                             {"q80", DType::kQ80},
+                                                             {"q40", DType::kQ40}};
+  group(add_choice<DType>(app,
+                          "--dtype",
+                          o.dtype,
+                          dtypes,
+                          "Their matrices, or those to plan for when --model is a folder (default "
+                          "q40)"));
+  group(add_choice<DType>(app,
+                          "--embedding-dtype",
+                          o.embedding_dtype,
+                          dtypes,
+                          "The embedding (default: q80 with --dtype q40, else as --dtype)"));
+  group(add_choice<DType>(
+      app, "--head-dtype", o.head_dtype, dtypes, "The output head (default: likewise)"));
 }
 
 void add_generation_options(CLI::App& app, InferOptions& o) {
@@ -157,15 +193,6 @@ void add_report_options(CLI::App& app, InferOptions& o) {
                "--ranks", o.ranks, "Ranks to plan for with --dry-run (default: those running)")
             ->check(integer_in(1, 1 << 20))
             ->type_name("N"));
-  group(add_choice<DType>(app,
-                          "--dtype",
-                          o.dtype,
-                          {{"f32", DType::kF32},
-                           {"bf16", DType::kBF16},
-                           {"f16", DType::kF16},
-                           {"q80", DType::kQ80},
-                           {"q40", DType::kQ40}},
-                          "Weights to plan for when --model is a folder (default q40)"));
   group(app.add_option("--dump-logits", o.dump_logits, "Write all logits to this HDF5 file")
             ->type_name("PATH"));
   group(app.add_flag("--json", o.json, "The last line of stdout is a JSON object"));
@@ -199,13 +226,25 @@ void judge_batch(const InferOptions& o, bool has_prompt) {
     fail(ExitCode::kUsage, "--batch needs --output, a file for the answers");
 }
 
+// Of a synthetic model, which has no tokenizer.
+void judge_synthetic(const InferOptions& o) {
+  if (!o.synthetic) return;
+  if (o.synthetic->empty()) fail(ExitCode::kUsage, "--synthetic needs a path");
+  if (o.prompt || o.prompt_file || o.chat)
+    fail(ExitCode::kUsage,
+         "--synthetic: the model has no tokenizer; give ids with --tokens or --batch, or use "
+         "--benchmark");
+}
+
 // Nothing else to do: a conversation.
 void settle_chat(InferOptions& o) {
   o.chat = !o.prompt && !o.prompt_file && !o.tokens && !o.dry_run && !o.benchmark && !o.batch;
 }
 
 void judge(const InferOptions& o) {
-  if (o.model.empty()) fail(ExitCode::kUsage, "--model needs a path");
+  if (o.model.empty() && !o.synthetic)
+    fail(ExitCode::kUsage, "--model needs a path (or --synthetic a config.json); try --help");
+  judge_synthetic(o);
   judge_rank_options(o);
   const bool has_prompt = o.prompt || o.prompt_file || o.tokens;
   if (o.chat && (o.raw || o.dump_logits))
@@ -306,6 +345,7 @@ ParsedCommand parse_infer_command(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   app.set_version_flag("--version", [] { return version_text("glm_infer"); });
   add_prompt_options(app, command.options);
+  add_synthetic_options(app, command.options);
   add_generation_options(app, command.options);
   add_batch_options(app, command.options);
   add_rank_options(app, command.options);
@@ -317,6 +357,7 @@ ParsedCommand parse_infer_command(int argc, char** argv) {
     }
     settle_chat(command.options);
     judge(command.options);
+    if (command.options.synthetic) command.options.model = *command.options.synthetic;
     if (command.options.benchmark && !command.options.max_tokens) command.options.max_tokens = 64;
   } catch (const Error& error) {
     command.kind = ParsedCommand::Kind::kError;

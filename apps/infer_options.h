@@ -24,7 +24,13 @@ namespace glm {
 inline constexpr int64_t kDefaultMaxTokens = 1024;
 
 struct InferOptions {
-  std::string model;
+  std::string model;  // or the config.json of --synthetic
+
+  // Without a file; the dtypes also for plans from a config.json alone
+  std::optional<std::string> synthetic;
+  uint64_t synthetic_seed = 0;
+  DType dtype = DType::kQ40;
+  std::optional<DType> embedding_dtype, head_dtype;
 
   // Prompt
   std::optional<std::string> prompt;
@@ -66,8 +72,7 @@ struct InferOptions {
 
   // Reports
   bool dry_run = false;
-  std::optional<int> ranks;   // of the plan, without mpirun
-  DType dtype = DType::kQ40;  // of the plan, from a config.json alone
+  std::optional<int> ranks;  // of the plan, without mpirun
   std::optional<std::string> dump_logits;
   std::optional<int64_t> score_window;  // glm_eval: texts run in windows of so many tokens
   bool json = false;

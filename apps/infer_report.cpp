@@ -129,6 +129,12 @@ double rate(int64_t count, double seconds) {
   return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;
 }
 
+Json model_json(const Job& job) {
+  Json json = {{"path", escaped(job.source.path, 4096)}};
+  if (job.source.synthetic) json["synthetic_seed"] = job.source.synthetic->seed;
+  return json;
+}
+
 Json grid_json(const Job& job) {
   const GridShape& shape = job.placement.shape;
   return {{"data", shape.data},
@@ -153,7 +159,8 @@ Json plan_json(const Job& job) {
                      {"process_bytes", plan.process_bytes},
                      {"total_bytes", plan.total_bytes()}});
   }
-  return {{"grid", grid_json(job)},
+  return {{"model", model_json(job)},
+          {"grid", grid_json(job)},
           {"grid_reason", job.grid_reason},
           {"model_bytes", job.plan.model_bytes},
           {"mtp_bytes", job.plan.mtp_bytes},
@@ -213,6 +220,8 @@ std::string summary_text(const Job& job,
   // mpirun forwards the two streams apart: the summary may come before the answer's last newline.
   std::string out = fmt::format("\ngrid: {}\n", job.placement.shape.text());
   if (!job.grid_reason.empty()) out += fmt::format("grid {}\n", job.grid_reason);
+  if (job.source.synthetic)
+    out += fmt::format("model: synthetic, seed {}\n", job.source.synthetic->seed);
   out += "rank  host              layers     weights GB  read GB/s  peak RSS GB  plan GB  comm %\n";
   for (size_t r = 0; r < reports.size(); ++r) {
     const RankReport& report = reports[r];

@@ -50,6 +50,8 @@ double median(std::vector<double> values);
 // Per second; 0 where no time has passed.
 double rate(int64_t count, double seconds);
 
+// Which model: {"path"}, and "synthetic_seed" where its weights are random numbers.
+Json model_json(const Job& job);
 Json grid_json(const Job& job);
 Json ranks_json(const Job& job, const std::vector<RankReport>& reports);
 Json plan_json(const Job& job);

@@ -2,6 +2,16 @@
 #include "apps/infer_run.h"
 
 namespace glm {
+namespace {
+
+Weights load_weights(const Job& job, Device& device, Ops& ops) {
+  if (job.source.synthetic)
+    return Weights(job.config, *job.source.synthetic, job.placement, device, ops);
+  return Weights(
+      job.config, *job.source.index, job.placement, device, job.options.verify, job.threads);
+}
+
+}  // namespace
 
 Worker::Worker(MpiSession& session, const Job& job, StepContext& where)
     : grid(session.world(), job.placement.shape),
@@ -10,8 +20,7 @@ Worker::Worker(MpiSession& session, const Job& job, StepContext& where)
                    *device,
                    job.threads,
                    ops_limits(job.config, job.placement.shape, job.model.limits))),
-      weights(
-          job.config, *job.source.index, job.placement, *device, job.options.verify, job.threads),
+      weights(load_weights(job, *device, *ops)),
       model(
           make_model({job.config, job.placement, grid, *device, *ops, weights, where}, job.model)),
       engine(

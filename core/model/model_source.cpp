@@ -77,7 +77,7 @@ std::string from_tokenizer_model(const fs::path& folder, std::string_view tokeni
 
 std::string ModelSource::name_of(std::string_view text) const {
   if (index) return fmt::format("{}: {}", path, text);
-  if (path.ends_with(".json")) return path;
+  if (synthetic || path.ends_with(".json")) return path;
   return (fs::path(path) / text).string();
 }
 
@@ -113,6 +113,19 @@ ModelSource open_model_source(const fs::path& path) {
     source.index = read_model_index(path);
     source.texts = source.index->texts;
   }
+  return source;
+}
+
+ModelSource open_synthetic_source(const fs::path& config_json, const SyntheticModel& model) {
+  ModelSource source;
+  source.path = config_json.string();
+  source.synthetic = model;
+  std::error_code error;
+  const fs::file_status status = fs::status(config_json, error);
+  if (!fs::exists(status)) fail(ExitCode::kUsage, "{}: no such file", escaped(source.path));
+  if (!fs::is_regular_file(status))
+    fail(ExitCode::kUsage, "{}: not a file; a config.json is needed", escaped(source.path));
+  source.texts.config = read_file(config_json, kMaxConfigBytes, ExitCode::kModelFile);
   return source;
 }
 
