@@ -31,6 +31,7 @@ class EmulatedDevice : public Device, public emulator::Queue {
   std::string name() const override { return "cuda:" + std::to_string(index_) + " (emulated)"; }
   std::string id() const override { return "emulated " + std::to_string(index_); }
   bool is_host() const override { return false; }
+  Memory memory() override { return {memory_bytes_ - allocated_bytes_, memory_bytes_}; }
   Tensor allocate(DType dtype, std::initializer_list<int64_t> dims) override;
   Tensor allocate_host(DType dtype, std::initializer_list<int64_t> dims) override {
     return cpu_->allocate(dtype, dims);
@@ -51,7 +52,7 @@ class EmulatedDevice : public Device, public emulator::Queue {
   int64_t n_replayed() const { return n_replayed_; }
 
  private:
-  using Work = std::vector<std::function<void()>>;
+  using Work = std::deque<std::function<void()>>;
   struct Mapping {
     void* base;
     size_t bytes;
@@ -65,7 +66,7 @@ class EmulatedDevice : public Device, public emulator::Queue {
   const std::unique_ptr<Device> cpu_ = make_cpu_device();
   std::vector<Mapping> mappings_;
   int64_t allocated_bytes_ = 0;
-  std::deque<std::function<void()>> pending_;
+  Work pending_;
   bool running_ = false;
   std::map<uint64_t, Work> graphs_;
   Work* recording_ = nullptr;
