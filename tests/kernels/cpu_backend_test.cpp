@@ -29,6 +29,9 @@ class NoGpu final : public Device {
   Tensor allocate(DType, std::initializer_list<int64_t>) override {
     fail(ExitCode::kResources, "no memory");
   }
+  Tensor allocate_host(DType, std::initializer_list<int64_t>) override {
+    fail(ExitCode::kResources, "no memory");
+  }
   int64_t allocated_bytes() const override { return 0; }
   void copy(Tensor, Tensor) override {}
   void wait() override {}
