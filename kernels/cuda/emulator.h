@@ -27,7 +27,7 @@ class Queue {
   // Work that has to wait for another rank throws NotYet, and is called again.
   virtual void enqueue(std::function<void()> work) = 0;
   virtual bool backwards() const { return false; }
-  // Runs what can be run now.
+  // Works on what is there while the host does something else.
   virtual void flush() {}
 };
 struct NotYet {};

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include <sys/mman.h>
 
@@ -11,10 +12,12 @@ namespace glm::testing_support {
 namespace {
 
 constexpr size_t kPage = 4096;
+constexpr auto kPoll = std::chrono::microseconds(20);
 
 }  // namespace
 
 EmulatedDevice::~EmulatedDevice() {
+  pause();
   for (const Mapping& mapping : mappings_) munmap(mapping.base, mapping.bytes);
 }
 
@@ -22,6 +25,7 @@ EmulatedDevice::~EmulatedDevice() {
 // runs past it is caught.
 Tensor EmulatedDevice::allocate(DType dtype, std::initializer_list<int64_t> dims) {
   GLM_CHECK(recording_ == nullptr, "allocation while recording");
+  pause();
   Tensor tensor = host_tensor(nullptr, dtype, dims);
   tensor.device = this;
   const int64_t bytes = tensor.bytes();
@@ -46,6 +50,7 @@ void EmulatedDevice::copy(Tensor dst, Tensor src) {
 }
 
 void EmulatedDevice::enqueue(std::function<void()> work) {
+  pause();
   (recording_ != nullptr ? *recording_ : pending_).push_back(std::move(work));
 }
 
@@ -53,35 +58,57 @@ void EmulatedDevice::enqueue(std::function<void()> work) {
 void EmulatedDevice::wait() {
   using Clock = std::chrono::steady_clock;
   GLM_CHECK(recording_ == nullptr, "wait while recording");
+  pause();
+  if (helper_error_) std::rethrow_exception(std::exchange(helper_error_, nullptr));
+  waiting_ = true;
   const auto start = Clock::now();
-  for (double watched = 0; !advance();) {
-    const double waited = std::chrono::duration<double>(Clock::now() - start).count();
-    if (waited > timeout_seconds_)
-      fail(ExitCode::kCommunication,
-           "{}: work not done after {:.3g} s{}; raise --timeout if the GPU is only slow",
-           name(),
-           timeout_seconds_,
-           late_text());
-    if (waited > watched + kWatchSeconds) {
-      watched = waited;
-      tell_waiting();
+  try {
+    for (double watched = 0; !advance();) {
+      const double waited = std::chrono::duration<double>(Clock::now() - start).count();
+      if (waited > timeout_seconds_)
+        fail(ExitCode::kCommunication,
+             "{}: work not done after {:.3g} s{}; raise --timeout if the GPU is only slow",
+             name(),
+             timeout_seconds_,
+             late_text());
+      if (waited > watched + kWatchSeconds) {
+        watched = waited;
+        tell_waiting();
+      }
+      std::this_thread::sleep_for(kPoll);
     }
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  } catch (...) {
+    waiting_ = false;
+    throw;
   }
+  waiting_ = false;
   tell_done();
 }
 
 void EmulatedDevice::flush() {
-  if (recording_ == nullptr && !running_) advance();
+  if (recording_ != nullptr || waiting_ || helper_.joinable() || pending_.empty()) return;
+  helper_ = std::thread([this] {
+    try {
+      while (!stop_ && !advance()) std::this_thread::sleep_for(kPoll);
+    } catch (...) {
+      helper_error_ = std::current_exception();
+    }
+  });
+}
+
+void EmulatedDevice::pause() {
+  if (!helper_.joinable()) return;
+  stop_ = true;
+  helper_.join();
+  stop_ = false;
 }
 
 // Runs work up to what has to wait for another rank; true when nothing is left.
 bool EmulatedDevice::advance() {
   if (pending_.empty()) return true;
-  running_ = true;
   protect(PROT_READ | PROT_WRITE);
   try {
-    while (!pending_.empty()) {
+    while (!pending_.empty() && !stop_) {
       pending_.front()();
       pending_.pop_front();
     }
@@ -89,16 +116,15 @@ bool EmulatedDevice::advance() {
   } catch (...) {
     pending_.clear();
     protect(PROT_NONE);
-    running_ = false;
     throw;
   }
   protect(PROT_NONE);
-  running_ = false;
   return pending_.empty();
 }
 
 void EmulatedDevice::replay(uint64_t key, const std::function<void()>& record) {
   GLM_CHECK(recording_ == nullptr, "replay while recording");
+  pause();
   const auto [found, first] = graphs_.try_emplace(key);
   if (first) return record();
   Work& graph = found->second;

@@ -5,12 +5,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/base/device.h"
@@ -59,6 +62,7 @@ class EmulatedDevice : public Device, public emulator::Queue {
   };
   void protect(int protection);
   bool advance();
+  void pause();
 
   int index_;
   int64_t memory_bytes_;
@@ -67,7 +71,11 @@ class EmulatedDevice : public Device, public emulator::Queue {
   std::vector<Mapping> mappings_;
   int64_t allocated_bytes_ = 0;
   Work pending_;
-  bool running_ = false;
+  bool waiting_ = false;
+  // Works on what is pending while the host is elsewhere, from flush() to the next call.
+  std::thread helper_;
+  std::atomic<bool> stop_{false};
+  std::exception_ptr helper_error_;
   std::map<uint64_t, Work> graphs_;
   Work* recording_ = nullptr;
   int64_t n_replayed_ = 0;
