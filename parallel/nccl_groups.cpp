@@ -11,9 +11,6 @@
 namespace glm {
 namespace {
 
-// Up to here a sum is one gathering of everything; beyond, it is taken in rounds.
-constexpr int64_t kDeviceStageFloats = int64_t{1} << 22;
-
 std::string own_host() {
   std::array<char, 256> name{};
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
@@ -50,8 +47,8 @@ DeviceGroups::DeviceGroups(Communicator& world, const DeviceLink& link)
   transport_text_ = reason.empty() ? "NCCL " + nccl_number_text(version) : "host memory: " + reason;
 }
 
-int64_t DeviceGroups::buffer_bytes(int world_size) {
-  return world_size > 1 ? kDeviceStageFloats * 4 : 0;
+int64_t DeviceGroups::buffer_bytes(const DeviceLink& link, int world_size) {
+  return world_size > 1 ? link.stage_bytes : 0;
 }
 
 DeviceGroups::Fact DeviceGroups::own_fact() {
@@ -134,7 +131,8 @@ std::string DeviceGroups::obstacle(const std::vector<size_t>& ranks) const {
 }
 
 std::shared_ptr<NcclLink> DeviceGroups::make_link(Communicator& group) {
-  if (stage_.absent()) stage_ = link_.device->allocate(DType::kF32, {kDeviceStageFloats});
+  if (stage_.absent()) stage_ = link_.device->allocate(DType::kF32, {link_.stage_bytes / 4});
+  GLM_CHECK(stage_.rows() > 2 * group.size(), "a stage of {} bytes", link_.stage_bytes);
   const std::string text = rank_text(static_cast<size_t>(world_.rank()));
   return std::make_shared<NcclLink>(
       group, NcclLink::Rank{library_, *link_.device, link_.options, text, world_});

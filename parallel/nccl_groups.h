@@ -22,6 +22,8 @@ struct DeviceLink {
   Device* device = nullptr;  // outlives all groups; null: groups stay as they are
   CommOptions options;
   NcclUse nccl = NcclUse::kAuto;  // kOn: Error(kUsage) where a group cannot use it
+  // Memory of the device for pieces that wait to be summed; larger sums are taken in rounds.
+  int64_t stage_bytes = int64_t{16} << 20;
   std::function<std::shared_ptr<const NcclLibrary>()> open = open_nccl;
 };
 
@@ -36,8 +38,8 @@ class DeviceGroups : public std::enable_shared_from_this<DeviceGroups> {
 
   // Of all ranks: "NCCL 2.28.9", or "host memory: " and why.
   const std::string& transport_text() const { return transport_text_; }
-  // Memory of the device that the groups of a rank take together, at most.
-  static int64_t buffer_bytes(int world_size);
+  // Memory of the device that the groups of a rank take together, at most, beside NCCL's own.
+  static int64_t buffer_bytes(const DeviceLink& link, int world_size);
 
   Device& device() { return *link_.device; }
   const CommOptions& options() const { return link_.options; }

@@ -22,7 +22,7 @@ BEGIN {
   # hostile files, so they may call HDF5 themselves; the benchmark of the exchange compares with MPI.
   fence("^(cuda|cublas|curand|cooperative_groups|mma\\.h|nvtx|nvToolsExt|cub/|thrust/)",
         "^(kernels/cuda/|core/base/device_cuda|parallel/nccl_)", "CUDA")
-  fence("^nccl", "^parallel/nccl_", "NCCL")
+  fence("^nccl", "^(parallel/nccl_|tests/support/fake_nccl)", "NCCL")
   fence("^(mpi\\.h|mpi-ext\\.h|openmpi/)", "^(parallel/|benchmarks/bench_exchange)", "MPI")
   fence("^(hdf5|H5)", "^(io/|tests/io/|tests/apps/)", "HDF5")
   fence("^CLI/", "^apps/", "CLI11")
