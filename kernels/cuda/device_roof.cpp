@@ -1,0 +1,19 @@
+// The roofs of this build's GPUs. SPDX-License-Identifier: MIT
+#include "kernels/device_roof.h"
+
+#include "kernels/cuda/roof.h"
+
+namespace glm {
+
+double read_on_device(Device& device, Tensor memory, Tensor sink) {
+  cuda::read_all({memory.as<const uint8_t>(), memory.bytes() / 16, sink.as<uint32_t>()},
+                 device.stream());
+  return static_cast<double>(memory.bytes());
+}
+
+double int8_on_device(Device& device, int64_t blocks, Tensor sink) {
+  cuda::int8_products({sink.as<uint32_t>()}, blocks, device.stream());
+  return cuda::kInt8Operations * static_cast<double>(blocks);
+}
+
+}  // namespace glm
