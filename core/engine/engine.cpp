@@ -46,9 +46,9 @@ Engine::Engine(ProcessGrid& grid,
       scheduler_(limits, grid.shape().data, kv_blocks, grid.shape().pipeline),
       batch_(device, limits),
       vocab_(vocab) {
-  if (!leader()) return;
-  logits_.resize(static_cast<size_t>(limits.max_logits * vocab));
-  slice_ = device.allocate_host(DType::kF32, {limits.max_logits * vocab});
+  if (leader() || (grid.last_stage() && !device.is_host()))
+    slice_ = device.allocate_host(DType::kF32, {limits.max_logits * vocab});
+  if (leader()) logits_.resize(static_cast<size_t>(limits.max_logits * vocab));
 }
 
 void Engine::use_drafts(DraftMode mode) {
@@ -291,6 +291,15 @@ void Engine::count(const InFlight& step, int64_t sampled, double seconds) {
   scheduler_.stop_drafts();
 }
 
+// The leader takes logits on its host, whatever they were computed on.
+Tensor Engine::on_host(Tensor local) {
+  if (device_.is_host()) return local;
+  const Tensor slice = host_tensor(slice_.data, DType::kF32, {local.rows(), local.cols()});
+  device_.copy(slice, local);
+  device_.wait();
+  return slice;
+}
+
 // Every tensor rank of the last stage sends its columns to the leader, which lays whole rows into
 // logits_ in the order of the plan. Rows of one data rank travel together.
 void Engine::collect_logits(const StepPlan& plan, Tensor local) {
@@ -300,7 +309,7 @@ void Engine::collect_logits(const StepPlan& plan, Tensor local) {
   Communicator& world = grid_.world();
   device_.wait();
   if (!leader()) {
-    if (grid_.last_stage() && local.elements() > 0) world.post(local, 0);
+    if (grid_.last_stage() && local.elements() > 0) world.post(on_host(local), 0);
     return;
   }
   for (int d = 0; d < shape.data; ++d) {

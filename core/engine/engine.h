@@ -130,6 +130,7 @@ class Engine {
   void retire();
   void count(const InFlight& step, int64_t sampled, double seconds);
   void collect_logits(const StepPlan& plan, Tensor local);
+  Tensor on_host(Tensor local);
   void check_logits(const StepPlan& plan) const;
   void sample_step(const StepPlan& plan);
   void sample_sequence(const PlanSequence& step, std::span<const float> rows);
@@ -162,7 +163,7 @@ class Engine {
   std::map<int32_t, EngineListener> own_;
   std::set<int32_t> forgotten_;  // dropped when no listener of theirs can be at work
   std::vector<float> logits_;    // leader: [rows with logits, vocabulary], in plan order
-  Tensor slice_;                 // leader: one tensor rank's columns, on the host
+  Tensor slice_;                 // one tensor rank's columns, on the host
   EngineStats stats_;
   Clock::time_point start_;    // of the statistics
   Clock::time_point retired_;  // end of the last step, or of a pause

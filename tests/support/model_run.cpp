@@ -52,11 +52,16 @@ void run_rank(Communicator& world,
               std::mutex& lock) {
   const ModelConfig config = parse_config(index.texts.config, index.path);
   StepContext where;
-  ProcessGrid grid(world, options.shape);
-  const Placement placement = placement_of(config, index, options, world.rank());
-  const ModelOptions model_options = model_options_of(options, requests.size());
   const std::unique_ptr<Device> device =
       options.device_of_rank ? options.device_of_rank(world.rank()) : make_cpu_device();
+  DeviceLink link;
+  if (options.nccl) {
+    link.device = device.get();
+    link.nccl = *options.nccl;
+  }
+  ProcessGrid grid(world, options.shape, link);
+  const Placement placement = placement_of(config, index, options, world.rank());
+  const ModelOptions model_options = model_options_of(options, requests.size());
   const OpsLimits ops_room = ops_limits(config, options.shape, model_options.limits);
   const std::unique_ptr<Ops> ops = options.ops_of_rank
                                        ? options.ops_of_rank(world.rank(), *device, ops_room)
