@@ -10,6 +10,8 @@ namespace {
 // Of a prompt and an answer whose lengths are not known yet.
 constexpr int64_t kUsualPrompt = 512;
 constexpr int64_t kUsualAnswer = 128;
+// Of a GPU's free memory: graphs, kernels and NCCL take some that no plan knows.
+constexpr double kGpuFraction = 0.95;
 
 std::vector<int64_t> gather_numbers(Communicator& world, int64_t value) {
   std::vector<int64_t> out;
@@ -32,14 +34,21 @@ Machine machine_of(const Job& job, const JobRanks& ranks) {
 
 }  // namespace
 
-JobRanks measure_ranks(MpiSession& session) {
+JobRanks measure_ranks(MpiSession& session, Device& device, std::optional<double> memory_fraction) {
   Communicator& world = session.world();
   world.barrier();  // the transport's own buffers belong to the process
   JobRanks ranks;
   ranks.count = world.size();
-  ranks.process_bytes = gather_numbers(world, peak_resident_bytes());
+  const bool gpu = !device.is_host();
+  const std::string host = fmt::format("host {}", session.host());
+  const double part = memory_fraction.value_or(gpu ? kGpuFraction : 1.0);
+  const int64_t available = gpu ? device.memory().free : available_bytes();
+  ranks.process_bytes = gather_numbers(world, gpu ? 0 : peak_resident_bytes());
   ranks.hosts = all_gather_strings(world, session.host());
-  ranks.available = gather_numbers(world, available_bytes());
+  ranks.memories =
+      all_gather_strings(world, gpu ? fmt::format("GPU {} of {}", device.id(), host) : host);
+  ranks.available =
+      gather_numbers(world, static_cast<int64_t>(static_cast<double>(available) * part));
   const std::vector<int64_t> cores =
       gather_numbers(world, static_cast<int64_t>(cpu_share(0, 1).cores.size()));
   ranks.cores = std::max(1, static_cast<int>(*std::min_element(cores.begin(), cores.end())));
@@ -56,7 +65,7 @@ JobRanks imagined_ranks(int count, int threads) {
 Capacities job_capacities(const InferOptions& options, const JobRanks& ranks) {
   const auto count = static_cast<size_t>(ranks.count);
   if (options.capacity.empty()) {
-    Capacities measured = measured_capacities(ranks.hosts, ranks.available);
+    Capacities measured = measured_capacities(ranks.memories, ranks.available);
     for (size_t rank = 0; rank < measured.size(); ++rank)
       measured[rank] += ranks.process_bytes[rank];
     return measured;
@@ -74,16 +83,16 @@ Capacities job_capacities(const InferOptions& options, const JobRanks& ranks) {
   return out;
 }
 
-std::map<std::string, std::pair<int64_t, int64_t>> node_bytes(const MemoryPlan& plan,
-                                                              const JobRanks& ranks) {
-  std::map<std::string, std::pair<int64_t, int64_t>> nodes;
-  for (size_t r = 0; r < ranks.hosts.size(); ++r) {
+std::map<std::string, MemoryNeed> memory_needs(const MemoryPlan& plan, const JobRanks& ranks) {
+  std::map<std::string, MemoryNeed> needs;
+  for (size_t r = 0; r < ranks.memories.size(); ++r) {
     const RankPlan& rank = plan.ranks[r];
-    auto [node, added] = nodes.try_emplace(ranks.hosts[r], 0, std::numeric_limits<int64_t>::max());
-    node->second.first += rank.total_bytes() - rank.process_bytes;
-    node->second.second = std::min(node->second.second, ranks.available[r]);
+    auto [need, added] =
+        needs.try_emplace(ranks.memories[r], MemoryNeed{0, std::numeric_limits<int64_t>::max()});
+    need->second.needed += rank.total_bytes() - rank.process_bytes;
+    need->second.available = std::min(need->second.available, ranks.available[r]);
   }
-  return nodes;
+  return needs;
 }
 
 GridChoice choose_job_grid(const Job& job,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,22 +17,31 @@ namespace glm {
 struct JobRanks {
   int count = 1;
   std::vector<std::string> hosts;
-  std::vector<int64_t> available;      // bytes that the rank's host has left
-  std::vector<int64_t> process_bytes;  // of the rank before it loads anything
+  std::vector<std::string> memories;  // where the rank's plan lies: "host n1", "GPU 0000:01:00.0 of
+                                      // host n1"
+  std::vector<int64_t> available;     // bytes of it that a plan may use (--memory-fraction)
+  std::vector<int64_t> process_bytes;  // of the rank before it loads anything; of a GPU: 0
   int cores = 1;                       // of a host, the least of all
+
+  bool on_gpu(size_t rank) const {
+    return rank < memories.size() && memories[rank].starts_with("GPU ");
+  }
 };
 
-// Of the running ranks. Collective.
-JobRanks measure_ranks(MpiSession& session);
+// Of the running ranks, which compute on these devices. Collective.
+JobRanks measure_ranks(MpiSession& session, Device& device, std::optional<double> memory_fraction);
 // Of ranks that do not run: all alike, on one host with a core for each of their threads.
 JobRanks imagined_ranks(int count, int threads);
 
 // --capacity as bytes per rank, or what was measured. Error(kUsage) for a list of another length.
 Capacities job_capacities(const InferOptions& options, const JobRanks& ranks);
 
-// Of each host: what its ranks still need, and what it has left.
-std::map<std::string, std::pair<int64_t, int64_t>> node_bytes(const MemoryPlan& plan,
-                                                              const JobRanks& ranks);
+// Of each memory: what its ranks still need, and what they may use of it.
+struct MemoryNeed {
+  int64_t needed = 0;
+  int64_t available = 0;
+};
+std::map<std::string, MemoryNeed> memory_needs(const MemoryPlan& plan, const JobRanks& ranks);
 
 // The fastest grid that fits, by the model of time. fits: plans the job on a grid.
 GridChoice choose_job_grid(const Job& job,

@@ -2,12 +2,12 @@
 #include "apps/infer_job.h"
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
+#include "apps/infer_device.h"
 #include "apps/infer_grid.h"
 #include "apps/infer_text.h"
 #include "core/engine/engine.h"
+#include "kernels/cuda/cuda_ops.h"
 
 namespace glm {
 namespace {
@@ -25,21 +25,9 @@ constexpr int64_t kScoreBytes = int64_t{64} << 20;
 constexpr int64_t kScoreRows = 256;
 // Requests of a batch that run at once on a data rank.
 constexpr int64_t kBatchSequences = 8;
-
-// A line "VmHWM:   1234 kB" of /proc/self/status or /proc/meminfo, in bytes.
-int64_t proc_kilobytes(const char* file, const std::string& key) {
-  std::ifstream in(file);
-  std::string line;
-  while (std::getline(in, line))
-    if (line.starts_with(key)) return std::stoll(line.substr(key.size() + 1)) * 1024;
-  return 0;
-}
-
-int64_t first_number(const char* file) {
-  std::ifstream in(file);
-  int64_t value = 0;
-  return in >> value ? value : -1;
-}
+// What is advised where a plan does not fit: no context below the first, so many ways at most.
+constexpr int64_t kLeastAdvised = 256;
+constexpr size_t kMostAdvice = 4;
 
 std::string serialized(const ModelSource& source) {
   return source.index ? "I" + source.index->serialized() : "T";
@@ -204,15 +192,20 @@ MemoryPlan whole_plan(const Job& job, const Division& division, const JobRanks& 
   const OpsLimits limits = ops_limits(job.config, division.shape, job.model.limits);
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
     RankPlan& rank = plan.ranks[r];
-    rank.buffer_bytes =
-        model_scratch_bytes(
-            job.config, division.placement(static_cast<int>(r), request.numerics), job.model) +
-        ops_scratch_bytes(job.options.ops, job.threads, limits);
+    rank.buffer_bytes = model_scratch_bytes(
+        job.config, division.placement(static_cast<int>(r), request.numerics), job.model);
+    if (r < ranks.process_bytes.size()) rank.process_bytes = ranks.process_bytes[r];
+    if (ranks.on_gpu(r)) {  // what it takes of its host is small beside that
+      rank.buffer_bytes += cuda_ops_scratch_bytes(limits);
+      if (job.options.nccl != NcclUse::kOff)
+        rank.buffer_bytes += DeviceGroups::buffer_bytes({}, ranks.count);
+      continue;
+    }
+    rank.buffer_bytes += ops_scratch_bytes(job.options.ops, job.threads, limits);
     if (r == 0)
       rank.buffer_bytes += Engine::buffer_bytes(job.model.limits, job.config.vocab, drafting(job));
     if (job.source.index)
       rank.buffer_bytes += Weights::readers(job.threads) * job.source.index->block_bytes;
-    if (r < ranks.process_bytes.size()) rank.process_bytes = ranks.process_bytes[r];
   }
   return plan;
 }
@@ -229,13 +222,14 @@ void settle_plan(Job& job, const GridShape& shape, const JobRanks& ranks) {
   job.plan = std::move(fitted.plan);
 }
 
-// `part` of 10: of what the hosts have left.
+// `part` of 10: of what the memories have left.
 bool plan_fits(const Job& job, const JobRanks& ranks, int64_t part) {
   if (!job.options.capacity.empty() && rank_over_capacity(job.plan, job.capacities) >= 0)
     return false;
-  for (const auto& [host, bytes] : node_bytes(job.plan, ranks))
-    if (bytes.first > bytes.second / 10 * part) return false;
-  return true;
+  const auto needs = memory_needs(job.plan, ranks);
+  return std::none_of(needs.begin(), needs.end(), [&](const auto& need) {
+    return need.second.needed > need.second.available / 10 * part;
+  });
 }
 
 // As asked for, or the fastest that fits.
@@ -290,37 +284,51 @@ void settle_layout(Job& job, const JobRanks& ranks) {
   if (job.options.batch && !job.options.cache_tokens) fit_cache(job, shape, ranks);
 }
 
+// Contexts and grids of these ranks that would fit where the job's do not. Leaves the job as it
+// was.
+std::string what_would_fit(Job& job, const JobRanks& ranks) {
+  const GridShape shape = job.plan.shape;
+  const std::optional<int64_t> asked = job.options.context;
+  const auto fits = [&](const GridShape& other) {
+    settle_limits(job, other.data);
+    settle_plan(job, other, ranks);
+    return plan_fits(job, ranks, 10);
+  };
+  std::vector<std::string> advice;
+  for (int64_t context = job.model.limits.max_context / 2; context >= kLeastAdvised; context /= 2) {
+    job.options.context = context;
+    if (!fits(shape)) continue;
+    advice.push_back(fmt::format("--context {}", context));
+    break;
+  }
+  job.options.context = asked;
+  const bool shares = job.options.exchange == ExchangeKind::kReduce;
+  for (const GridShape& other : legal_grid_shapes(ranks.count, job.config.is_moe(), shares)) {
+    if (advice.size() == kMostAdvice) break;
+    if (!(other == shape) && fits(other)) advice.push_back(fmt::format("grid {}", other.text()));
+  }
+  fits(shape);
+  return fmt::format("{}", fmt::join(advice, "; "));
+}
+
 void settle_job(Job& job, const JobRanks& ranks) {
   job.config = parse_config(job.source.texts.config, job.source.name_of("config.json"));
   job.capacities = job_capacities(job.options, ranks);
   settle_types(job);
   settle_drafts(job);
   settle_layout(job, ranks);
+  if (plan_fits(job, ranks, 10)) return;
   // Drafts are worth less than a run.
-  if (job.drafts != DraftMode::kAuto || plan_fits(job, ranks, 10)) return;
-  job.drafts = DraftMode::kOff;
-  job.no_drafts = "memory is short";
-  settle_layout(job, ranks);
+  if (job.drafts == DraftMode::kAuto) {
+    job.drafts = DraftMode::kOff;
+    job.no_drafts = "memory is short";
+    settle_layout(job, ranks);
+    if (plan_fits(job, ranks, 10)) return;
+  }
+  job.advice = what_would_fit(job, ranks);
 }
 
 }  // namespace
-
-int64_t resident_bytes() { return proc_kilobytes("/proc/self/status", "VmRSS:"); }
-int64_t peak_resident_bytes() { return proc_kilobytes("/proc/self/status", "VmHWM:"); }
-
-void forget_peak_resident() { std::ofstream("/proc/self/clear_refs") << "5"; }
-
-int64_t available_bytes() {
-  int64_t available = proc_kilobytes("/proc/meminfo", "MemAvailable:");
-  // A job's control group may allow less than the host has (v2, then v1).
-  const int64_t limits[2][2] = {
-      {first_number("/sys/fs/cgroup/memory.max"), first_number("/sys/fs/cgroup/memory.current")},
-      {first_number("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-       first_number("/sys/fs/cgroup/memory/memory.usage_in_bytes")}};
-  for (const auto& [limit, used] : limits)
-    if (limit > 0 && used >= 0) available = std::min(available, std::max<int64_t>(0, limit - used));
-  return available;
-}
 
 Job prepare_job(MpiSession& session, const InferOptions& options) {
   Job job;
@@ -334,8 +342,11 @@ Job prepare_job(MpiSession& session, const InferOptions& options) {
   if (job.source.index && !options.dry_run) compare_files(session, *job.source.index);
 
   const bool planned = options.dry_run && options.ranks.has_value();
-  const JobRanks ranks =
-      planned ? imagined_ranks(*options.ranks, job.threads) : measure_ranks(session);
+  job.device = planned ? make_cpu_device() : open_device(session, options);
+  const JobRanks ranks = planned ? imagined_ranks(*options.ranks, job.threads)
+                                 : measure_ranks(session, *job.device, options.memory_fraction);
+  for (size_t r = 0; r < static_cast<size_t>(ranks.count); ++r)
+    job.uses_gpus = job.uses_gpus || ranks.on_gpu(r);
   const auto settle = [&] { settle_job(job, ranks); };
   const bool root = session.world().rank() == 0;
   session.on_root(settle);
@@ -343,36 +354,6 @@ Job prepare_job(MpiSession& session, const InferOptions& options) {
   job.placement =
       job.division.placement(planned ? 0 : session.world().rank(), job.placement.numerics);
   return job;
-}
-
-void check_capacity(const Job& job) {
-  if (job.options.capacity.empty()) return;
-  const int rank = rank_over_capacity(job.plan, job.capacities);
-  if (rank < 0) return;
-  const auto r = static_cast<size_t>(rank);
-  fail(ExitCode::kResources,
-       "rank {} needs {:.3f} GB, its --capacity is {:.3f} GB; use more ranks, a smaller dtype or a "
-       "smaller --context, or another grid (--dry-run prints the plan)",
-       rank,
-       gigabytes(job.plan.ranks[r].total_bytes()),
-       gigabytes(job.capacities[r]));
-}
-
-void check_memory(MpiSession& session, const Job& job) {
-  const JobRanks ranks = measure_ranks(session);
-  session.on_root([&] {
-    check_capacity(job);
-    for (const auto& [host, bytes] : node_bytes(job.plan, ranks))
-      if (bytes.first > bytes.second)
-        fail(ExitCode::kResources,
-             "host {} has {:.2f} GB of memory left, its ranks need {:.2f} GB (weights of the model "
-             "{:.2f} GB); use more hosts, a smaller dtype or a smaller --context (--dry-run prints "
-             "the plan)",
-             host,
-             gigabytes(bytes.second),
-             gigabytes(bytes.first),
-             gigabytes(job.plan.model_bytes));
-  });
 }
 
 }  // namespace glm

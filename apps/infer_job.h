@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ namespace glm {
 
 struct Job {
   InferOptions options;
+  std::unique_ptr<Device> device;  // of this rank
+  bool uses_gpus = false;          // any rank does
   ModelSource source;
   ModelConfig config;
   std::map<std::string, StoredType, std::less<>>
@@ -34,6 +37,7 @@ struct Job {
   MemoryPlan plan;
   std::string grid_reason;   // why this grid, where the program chose it
   std::string grid_ranking;  // the best grids with estimates, likewise
+  std::string advice;        // what would fit, where the plan does not
 };
 
 // Opens the model on rank 0, shares it, and settles everything above. Collective. Throws (once for
@@ -44,7 +48,7 @@ Job prepare_job(MpiSession& session, const InferOptions& options);
 // Refuses a plan that exceeds a rank's --capacity: Error(kResources) names the first such rank.
 void check_capacity(const Job& job);
 
-// Refuses to load what does not fit: every rank's plan against the free memory of its host.
+// Refuses to load what does not fit: every rank's plan against the free memory of its GPU or host.
 // Collective; Error(kResources) says how much is missing where, and what would help.
 void check_memory(MpiSession& session, const Job& job);
 

@@ -1,37 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include "apps/infer_options.h"
 
-#include <charconv>
 #include <cmath>
 #include <limits>
 
 #include <CLI/CLI.hpp>
 
+#include "apps/option_choice.h"
 #include "apps/program.h"
 
 namespace glm {
 namespace {
 
-constexpr double kMostGigabytes = 1e9;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-// Target: T or std::optional<T>.
-template <class T, class Target>
-CLI::Option* add_choice(CLI::App& app,
-                        const std::string& name,
-                        Target& target,
-                        const std::vector<std::pair<std::string, T>>& choices,
-                        const std::string& text) {
-  std::vector<std::string> names;
-  for (const auto& choice : choices) names.push_back(choice.first);
-  const auto assign = [choices, &target](const std::string& value) {
-    for (const auto& choice : choices)
-      if (choice.first == value) target = choice.second;
-  };
-  return app.add_option_function<std::string>(name, assign, text)
-      ->check(one_of(names))
-      ->type_name(fmt::format("{}", fmt::join(names, "|")));
-}
 
 void add_prompt_options(CLI::App& app, InferOptions& o) {
   app.add_option(
@@ -167,25 +148,6 @@ void add_batch_options(CLI::App& app, InferOptions& o) {
 }
 
 // "24,24,80" in GB.
-std::vector<double> parse_gigabytes(const std::string& text) {
-  std::vector<double> out;
-  const char* at = text.data();
-  const char* const end = at + text.size();
-  for (;;) {
-    double value = 0;
-    const auto [next, error] = std::from_chars(at, end, value);
-    const bool ends = next == end || *next == ',';
-    if (error != std::errc() || !ends || !(value > 0 && value <= kMostGigabytes))
-      fail(ExitCode::kUsage,
-           "--capacity {}: it takes GB above 0, one for all ranks or one for each, with commas "
-           "between them",
-           escaped(text));
-    out.push_back(value);
-    if (next == end) return out;
-    at = next + 1;
-  }
-}
-
 void add_report_options(CLI::App& app, InferOptions& o) {
   const auto group = [](CLI::Option* option) { option->group("Reports"); };
   group(app.add_flag("--dry-run", o.dry_run, "Print grid and bytes per rank, load nothing"));
@@ -273,67 +235,6 @@ void add_mtp_option(CLI::App& app, InferOptions& o) {
       {{"on", DraftMode::kOn}, {"off", DraftMode::kOff}, {"auto", DraftMode::kAuto}},
       "Guess tokens with the model's MTP layer; auto: for greedy answers, while it pays (default "
       "auto; off for --benchmark)");
-}
-
-void add_rank_options(CLI::App& app, InferOptions& o) {
-  const auto group = [](CLI::Option* option) { option->group("Ranks and machine"); };
-  const auto axis = [&](const char* name, std::optional<int>& target, const char* text) {
-    group(app.add_option(name, target, text)->check(integer_in(1, 1 << 20))->type_name("N"));
-  };
-  axis("--pipeline", o.grid.pipeline, "Stages that split the layers");
-  axis("--tensor", o.grid.tensor, "Ranks that split each matrix");
-  axis("--data", o.grid.data, "Replicas with sequences of their own");
-  axis("--expert", o.grid.expert, "Shares of the experts within a stage");
-  group(add_choice<ExchangeKind>(app,
-                                 "--expert-exchange",
-                                 o.exchange,
-                                 {{"auto", ExchangeKind::kAuto},
-                                  {"reduce", ExchangeKind::kReduce},
-                                  {"alltoall", ExchangeKind::kAllToAll}},
-                                 "How rows reach their experts (default auto)"));
-  group(app.add_option(
-               "--threads", o.threads, "Threads of each rank (default: its share of the cores)")
-            ->check(integer_in(1, 1 << 16))
-            ->type_name("N"));
-  group(app.add_option_function<std::string>(
-               "--capacity",
-               [&o](const std::string& text) { o.capacity = parse_gigabytes(text); },
-               "GB that each rank may take, e.g. 24,24,24,80; one value for all (default: what the "
-               "hosts have)")
-            ->type_name("GB,..."));
-  group(add_choice<OpsKind>(
-      app,
-      "--ops",
-      o.ops,
-      {{"auto", OpsKind::kAuto}, {"ref", OpsKind::kRef}, {"checked", OpsKind::kChecked}},
-      "Operations: ref is plain and slow, checked runs both and compares (default auto)"));
-  group(app.add_flag("--reproducible",
-                     o.reproducible,
-                     "Same logits to the bit on any number of ranks, in any batch; slower"));
-  add_choice<std::string>(app,
-                          "--device",
-                          o.device,
-                          {{"auto", "auto"}, {"cpu", "cpu"}, {"cuda", "cuda"}},
-                          "Where the ranks compute (default auto)")
-      ->group("Ranks and machine");
-  group(add_choice<KvDType>(app,
-                            "--kv-dtype",
-                            o.kv_dtype,
-                            {{"f32", KvDType::kF32}, {"f16", KvDType::kF16}, {"q8", KvDType::kQ8}},
-                            "Type of the cache (default: f32 for f32 models, else f16)"));
-  group(app.add_option(
-               "--timeout", o.timeout, "Seconds after which a wait for another rank ends the job")
-            ->check(number_in(0, kInfinity, true))
-            ->type_name("S")
-            ->capture_default_str());
-  group(app.add_flag_callback(
-      "--no-verify", [&o] { o.verify = false; }, "Skip the checksums while loading"));
-}
-
-void judge_rank_options(const InferOptions& o) {
-  if (o.device == "cuda")
-    fail(ExitCode::kUsage,
-         "--device cuda: CUDA operations are not part of this version; use --device cpu or auto");
 }
 
 ParsedCommand parse_infer_command(int argc, char** argv) {

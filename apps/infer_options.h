@@ -12,6 +12,7 @@
 #include "core/engine/draft_judge.h"
 #include "kernels/ops.h"
 #include "parallel/expert_exchange.h"
+#include "parallel/nccl_groups.h"
 #include "parallel/process_grid.h"
 
 namespace CLI {
@@ -22,6 +23,8 @@ namespace glm {
 
 // Tokens of an answer where neither the options nor the room in the context say less.
 inline constexpr int64_t kDefaultMaxTokens = 1024;
+
+enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 
 struct InferOptions {
   std::string model;  // or the config.json of --synthetic
@@ -61,7 +64,10 @@ struct InferOptions {
   // Ranks and machine
   GridRequest grid;
   ExchangeKind exchange = ExchangeKind::kAuto;
-  std::string device = "auto";
+  std::vector<DeviceChoice> device = {DeviceChoice::kAuto};  // of all ranks, or of each
+  bool allow_shared_gpu = false;
+  NcclUse nccl = NcclUse::kAuto;
+  std::optional<double> memory_fraction;
   std::optional<int> threads;
   std::vector<double> capacity;  // GB per rank, one value for all, or none
   OpsKind ops = OpsKind::kAuto;

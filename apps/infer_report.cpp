@@ -8,6 +8,9 @@ namespace {
 
 Json to_json(const RankReport& r) {
   return {{"host", r.host},
+          {"device", r.device},
+          {"device_bytes", r.device_bytes},
+          {"transport", r.transport},
           {"weight_bytes", r.weight_bytes},
           {"bytes_read", r.bytes_read},
           {"load_seconds", r.load_seconds},
@@ -26,6 +29,9 @@ Json to_json(const RankReport& r) {
 RankReport from_json(const Json& json) {
   RankReport r;
   r.host = json.at("host").get<std::string>();
+  r.device = json.at("device").get<std::string>();
+  r.device_bytes = json.at("device_bytes").get<int64_t>();
+  r.transport = json.at("transport").get<std::string>();
   r.weight_bytes = json.at("weight_bytes").get<int64_t>();
   r.bytes_read = json.at("bytes_read").get<int64_t>();
   r.load_seconds = json.at("load_seconds").get<double>();
@@ -49,6 +55,18 @@ const char* mode_name(DraftMode mode) {
 
 double share(int64_t part, int64_t whole) {
   return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+}
+
+// A line for each rank, and one for what connects them.
+std::string devices_text(const std::vector<RankReport>& reports) {
+  std::string text;
+  for (size_t r = 0; r < reports.size(); ++r)
+    text += fmt::format("rank {} on {}: {:.3f} GB taken\n",
+                        r,
+                        reports[r].device,
+                        gigabytes(reports[r].device_bytes));
+  if (reports.size() > 1) text += fmt::format("between them: {}\n", reports[0].transport);
+  return text;
 }
 
 // A line, or none where drafts are off because nobody wants them.
@@ -237,6 +255,7 @@ std::string summary_text(const Job& job,
         gigabytes(report.plan_bytes),
         report.run_seconds > 0 ? 100 * report.comm_seconds / report.run_seconds : 0.0);
   }
+  if (job.uses_gpus) out += devices_text(reports);
   ExchangeCounters exchange;
   double load = 0;
   for (const RankReport& report : reports) {

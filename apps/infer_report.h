@@ -15,6 +15,9 @@ namespace glm {
 // Facts of one rank after a run; travels to rank 0 as JSON.
 struct RankReport {
   std::string host;
+  std::string device;        // "cpu", "cuda:0 (NVIDIA H200)"
+  int64_t device_bytes = 0;  // allocated on it
+  std::string transport;     // between GPUs; "" where no rank has one
   int64_t weight_bytes = 0;
   int64_t bytes_read = 0;
   double load_seconds = 0;

@@ -18,8 +18,8 @@ namespace glm {
 struct Worker {
   Worker(MpiSession& session, const Job& job, StepContext& where);
 
+  Device& device;
   ProcessGrid grid;
-  std::unique_ptr<Device> device;
   std::unique_ptr<Ops> ops;
   Weights weights;
   std::unique_ptr<Model> model;

@@ -11,20 +11,26 @@ Weights load_weights(const Job& job, Device& device, Ops& ops) {
       job.config, *job.source.index, job.placement, device, job.options.verify, job.threads);
 }
 
+// Ranks that all compute on CPUs need none.
+DeviceLink device_link(const Job& job, const StepContext& where) {
+  if (!job.uses_gpus) return {};
+  return {.device = job.device.get(),
+          .options = {job.options.timeout, &where, nullptr},
+          .nccl = job.options.nccl};
+}
+
 }  // namespace
 
 Worker::Worker(MpiSession& session, const Job& job, StepContext& where)
-    : grid(session.world(), job.placement.shape),
-      device(make_cpu_device()),
+    : device(*job.device),
+      grid(session.world(), job.placement.shape, device_link(job, where)),
       ops(make_ops(job.options.ops,
-                   *device,
+                   device,
                    job.threads,
                    ops_limits(job.config, job.placement.shape, job.model.limits))),
-      weights(load_weights(job, *device, *ops)),
-      model(
-          make_model({job.config, job.placement, grid, *device, *ops, weights, where}, job.model)),
-      engine(
-          grid, *model, *device, job.model.limits, job.model.kv_blocks, job.config.vocab, where) {
+      weights(load_weights(job, device, *ops)),
+      model(make_model({job.config, job.placement, grid, device, *ops, weights, where}, job.model)),
+      engine(grid, *model, device, job.model.limits, job.model.kv_blocks, job.config.vocab, where) {
   engine.use_drafts(job.drafts);
 }
 
@@ -43,6 +49,9 @@ double RunClock::comm_seconds() const {
 std::vector<RankReport> RunClock::reports() const {
   RankReport report;
   report.host = session_.host();
+  report.device = worker_.device.name();
+  report.device_bytes = worker_.device.allocated_bytes();
+  report.transport = worker_.grid.transport_text();
   report.weight_bytes = worker_.weights.bytes();
   report.bytes_read = worker_.weights.bytes_read();
   report.load_seconds = worker_.weights.load_seconds();

@@ -35,6 +35,13 @@ class Device {
   // Which GPU of this host it is, the same in every process (PCI bus id); "" for the host itself.
   virtual std::string id() const { return {}; }
 
+  // Of a GPU, by all processes; zeros for the host, whose memory is more than this process sees.
+  struct Memory {
+    int64_t free = 0;
+    int64_t total = 0;
+  };
+  virtual Memory memory() { return {}; }
+
   // Memory for the life of the device; start-up only. Zeroed, 64-byte aligned (on the CPU 2 MiB
   // when large). Throws Error(kResources) with the size when there is no room.
   virtual Tensor allocate(DType dtype, std::initializer_list<int64_t> dims) = 0;
@@ -88,6 +95,8 @@ std::unique_ptr<Device> make_cpu_device();
 std::unique_ptr<Device> make_cuda_device(int index, double timeout_seconds);
 // 0 without CUDA in the build, without a driver or without a GPU.
 int cuda_device_count();
+// Device::id() of a GPU of which no device was made yet.
+std::string cuda_device_id(int index);
 // "13.0 (driver 13.0)", "13.0 (no driver)" or "not built in".
 std::string cuda_version_text();
 

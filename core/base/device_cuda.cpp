@@ -43,9 +43,7 @@ class CudaDevice final : public Device {
     cudaDeviceProp properties{};
     CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
     name_ = fmt::format("cuda:{} ({})", index, escaped(properties.name));
-    std::array<char, 32> bus{};
-    CUDA_CHECK(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), index));
-    id_ = escaped(bus.data());
+    id_ = cuda_device_id(index);
     CUDA_CHECK(cudaSetDevice(index));
     CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   }
@@ -65,6 +63,12 @@ class CudaDevice final : public Device {
   std::string name() const override { return name_; }
   std::string id() const override { return id_; }
   bool is_host() const override { return false; }
+  Memory memory() override {
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+    return {static_cast<int64_t>(free_bytes), static_cast<int64_t>(total_bytes)};
+  }
   int64_t allocated_bytes() const override { return allocated_bytes_; }
   void* stream() const override { return stream_; }
 
@@ -179,16 +183,14 @@ class CudaDevice final : public Device {
 
   [[noreturn]] void fail_full(size_t bytes) {
     cudaGetLastError();  // not sticky: the device stays usable
-    size_t free_bytes = 0;
-    size_t total_bytes = 0;
-    CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+    const Memory left = memory();
     fail(ExitCode::kResources,
          "cannot allocate {:.3f} GB on {}: {:.3f} of {:.3f} GB are free; use more ranks, a smaller "
          "--context or a smaller dtype",
          gigabytes(bytes),
          name_,
-         gigabytes(free_bytes),
-         gigabytes(total_bytes));
+         gigabytes(static_cast<size_t>(left.free)),
+         gigabytes(static_cast<size_t>(left.total)));
   }
 
   int index_;
@@ -224,6 +226,12 @@ int cuda_device_count() {
   }
   CUDA_CHECK(status);
   return count;
+}
+
+std::string cuda_device_id(int index) {
+  std::array<char, 32> bus{};
+  CUDA_CHECK(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), index));
+  return escaped(bus.data());
 }
 
 std::string cuda_version_text() {

@@ -9,6 +9,8 @@ std::unique_ptr<Device> make_cuda_device(int, double) {
 
 int cuda_device_count() { return 0; }
 
+std::string cuda_device_id(int) { return {}; }
+
 std::string cuda_version_text() { return "not built in"; }
 
 }  // namespace glm

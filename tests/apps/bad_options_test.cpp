@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: MIT
 #include <sys/stat.h>
 
+#include "core/base/device.h"
 #include "tests/apps/programs.h"
 
 namespace glm::testing_support {
@@ -38,6 +39,28 @@ TEST(BadOption, UnknownRepeatedConflictingAndIncomplete) {
   expect_usage(with_prompt({"--stop", ""}), {"--stop"});
 }
 
+TEST(BadOption, SyntheticModels) {
+  const TempFolder folder("synthetic");
+  const std::string config = folder_with_config("bad_synthetic", config_9b()) + "/config.json";
+  const auto refused = [&](const Args& more, const std::vector<std::string>& texts) {
+    Args args = {"--synthetic", config};
+    args.insert(args.end(), more.begin(), more.end());
+    expect_usage(args, texts);
+  };
+  refused({"--prompt", "Hi."}, {"--synthetic", "no tokenizer", "--tokens"});
+  refused({}, {"--synthetic", "no tokenizer"});  // a chat
+  refused({"--model", "m.h5", "--benchmark"}, {"--model", "--synthetic"});
+  refused({"--benchmark", "--dtype", "q4"}, {"--dtype"});
+  refused({"--benchmark", "--head-dtype", "i32"}, {"--head-dtype"});
+  refused({"--benchmark", "--synthetic-seed", "-1"}, {"--synthetic-seed"});
+  expect_usage({"--synthetic", folder / "none.json", "--benchmark"}, {"none.json", "no such file"});
+  expect_usage({"--synthetic", folder.path(), "--benchmark"}, {"config.json is needed"});
+  expect_usage({"--synthetic", "", "--benchmark"}, {"--synthetic needs a path"});
+  expect_usage(model_and({"--synthetic-seed", "1", "--benchmark"}), {"--synthetic-seed"});
+  write_bytes(folder / "text.json", "{\"model_type\": ");
+  expect_error(infer(0, {"--synthetic", folder / "text.json", "--benchmark"}), 3, {"text.json"});
+}
+
 TEST(BadOption, NumbersOutOfRange) {
   const std::vector<std::pair<std::string, std::vector<std::string>>> cases = {
       {"--max-tokens", {"-1", "0", "1e9", "18446744073709551616", " 5", "5 ", "0x5", "+5", ""}},
@@ -65,7 +88,10 @@ TEST(BadOption, NumbersOutOfRange) {
 }
 
 TEST(BadOption, CudaIsNotInThisBuild) {
-  expect_usage(with_prompt({"--device", "cuda"}), {"--device cuda", "--device cpu"});
+  // Of a build without CUDA, or a host without a GPU.
+  expect_error(infer(0, with_prompt({"--device", "cuda"})),
+               cuda_version_text() == "not built in" ? 2 : 4,
+               {"--device cuda"});
   // Without CUDA operations the variable means nothing.
   for (const char* devices : {"", "99", "0,0"}) {
     Command command = infer(0, with_prompt({}));

@@ -21,8 +21,10 @@ int64_t number_of(const char* variable, int64_t otherwise) {
 std::unique_ptr<Device> make_cuda_device(int index, double timeout_seconds) {
   GLM_CHECK(index >= 0 && index < cuda_device_count(), "GPU {}", index);
   return std::make_unique<testing_support::EmulatedDevice>(
-      index, number_of("GLM_EMULATED_GPU_BYTES", int64_t{1} << 40), timeout_seconds);
+      index, number_of("GLM_EMULATED_GPU_BYTES", int64_t{1} << 34), timeout_seconds);
 }
+
+std::string cuda_device_id(int index) { return fmt::format("emulated {}", index); }
 
 int cuda_device_count() { return static_cast<int>(number_of("GLM_EMULATED_GPUS", 1)); }
 
