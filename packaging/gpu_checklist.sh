@@ -218,7 +218,9 @@ synthetic() {  # CONFIG GB OPTIONS...: where the GPU has so much free
     echo "skipped: the GPU has $free MiB free, the model takes about $needed GB"
     return 77
   fi
-  infer --synthetic "$config" --dtype q40 --embedding-dtype q40 --head-dtype q40 --benchmark "$@"
+  infer --synthetic "$config" --dtype q40 --embedding-dtype q40 --head-dtype q40 --benchmark "$@" 2>&1 |
+    tee "$work/synthetic.txt" || return 1
+  echo "note: $(grep -aE '^(prefill|decode): [0-9.]+ \(' "$work/synthetic.txt" | grep -oE '^[a-z]+: [0-9.]+' | tr '\n' ' ')tokens/s"
 }
 bench() {  # PROGRAM OPTIONS...
   "$bundle/bin/$1" --device cuda "${@:2}"
@@ -239,6 +241,7 @@ air=$bundle/models/shapes/glm-4.5-air.json
 # Races are looked for where blocks work together; the largest shapes take hours under the tool.
 small='-*cols4096*:*cols1*:*Attention*air*'
 step machine 60 machine
+step mpi 60 "$bundle/bin/mpirun" -np 2 "$bundle/tests/mpi_communicator_test" --gtest_brief=1
 step device 120 device
 step ops 600 "$bundle/tests/cuda_ops_test" --gtest_brief=1
 for dtype in f32 f16 bf16 q80 q40; do step "tiny.$dtype" 60 tiny_answer "$dtype"; done
