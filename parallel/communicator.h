@@ -94,6 +94,10 @@ class Communicator {
   // Moves posted bytes on; for ranks that compute for long between their verbs.
   virtual void progress() = 0;
 
+  // Whether verbs on tensors of the rank's device only enqueue, so that Device::replay may record
+  // them. The same on all ranks of the group.
+  virtual bool recordable() const { return size() == 1; }
+
   virtual const CommCounters& counters() const = 0;
   virtual std::string name() const = 0;  // of the group: "world", "tensor", ...
 };

@@ -30,6 +30,7 @@ struct ExpertExchange::Impl {
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 
+  bool reduces(int64_t rows) const;
   Dispatched dispatch_shared(Tensor x, Tensor experts, Tensor weights);
   void start_rows(Tensor x, Tensor experts, Tensor weights);
   Dispatched finish_rows();

@@ -96,6 +96,13 @@ void ExpertExchange::Impl::fill_ones() {
   device.wait();
 }
 
+// Ranks of a tensor group have the same rows, so all of them decide alike.
+bool ExpertExchange::Impl::reduces(int64_t rows) const {
+  const bool few =
+      config.kind == ExchangeKind::kAuto && may_reduce(grid.shape()) && rows <= kFewRows;
+  return !sizes.all_to_all || few;
+}
+
 // --- ranks that share their tokens
 
 ExpertExchange::Dispatched ExpertExchange::Impl::dispatch_shared(Tensor x,
@@ -152,10 +159,7 @@ void ExpertExchange::dispatch_start(Tensor x, Tensor experts, Tensor weights) {
             "dispatch of {} rows in a step of {}",
             x.rows(),
             impl_->step_rows[data]);
-  // Ranks of a tensor group have the same rows, so all of them decide alike.
-  const bool few =
-      config.kind == ExchangeKind::kAuto && may_reduce(impl_->grid.shape()) && x.rows() <= kFewRows;
-  impl_->reduce = !impl_->sizes.all_to_all || few;
+  impl_->reduce = impl_->reduces(x.rows());
   impl_->counters.dispatch_calls += 1;
   const int64_t before = impl_->sent_bytes();
   if (impl_->reduce)
@@ -189,6 +193,11 @@ void ExpertExchange::combine_outputs(Tensor out,
   const int64_t before = impl_->sent_bytes();
   impl_->combine_outputs(out, outputs, groups, shared);
   impl_->counters.bytes_sent += impl_->sent_bytes() - before;
+}
+
+// Otherwise lists are made on the host.
+bool ExpertExchange::recordable(int64_t rows) const {
+  return impl_->reduces(rows) && (!impl_->outputs_back || impl_->grid.exchange().size() == 1);
 }
 
 const ExchangeCounters& ExpertExchange::counters() const { return impl_->counters; }

@@ -78,6 +78,10 @@ class ExpertExchange {
   // ((w1 o1 + w2 o2) + ...) + shared, in ascending expert index.
   void combine_outputs(Tensor out, Tensor outputs, const ExpertGroups& groups, Tensor shared);
 
+  // Whether dispatch and combine of so many rows only enqueue work, where the verbs of the tensor
+  // group do (Communicator::recordable).
+  bool recordable(int64_t rows) const;
+
   const ExchangeCounters& counters() const;
   // Upper bound of R, for scratch.
   static int64_t max_dispatched_rows(const GridShape& shape, const Config& config);

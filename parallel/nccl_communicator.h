@@ -50,6 +50,7 @@ class NcclCommunicator final : public Communicator {
   // own.
   void post(Tensor in, int peer) override;
   void progress() override { host_->progress(); }
+  bool recordable() const override { return true; }
   // Seconds are those of the host: waiting happens in Device::wait. A replayed step counts nothing.
   const CommCounters& counters() const override;
   std::string name() const override { return name_; }

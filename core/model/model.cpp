@@ -145,10 +145,18 @@ Tensor Model::begin(const Batch& batch) {
   return x;
 }
 
-// Alone on its device: what ranks tell each other by way of the host cannot be recorded.
+// What ranks tell each other by way of the host cannot be recorded. Ranks that talk to each other
+// in a pass decide alike: they have the same rows.
+bool Model::recordable(const Batch& batch) const {
+  ProcessGrid& grid = run_.grid;
+  return !device_.is_host() && grid.tensor().recordable() && grid.slices().recordable() &&
+         (grid.shape().pipeline == 1 || grid.world().recordable()) &&
+         (exchange_ == nullptr || exchange_->recordable(batch.n_rows()));
+}
+
 Tensor Model::replayed(const Batch& batch, const std::function<Tensor()>& pass) {
   const uint64_t key = batch.replay_key();
-  if (device_.is_host() || key == 0 || run_.placement.shape.world() > 1) return pass();
+  if (key == 0 || !recordable(batch)) return pass();
   device_.replay(key, [&] { replayed_[key] = pass(); });
   return replayed_[key];
 }

@@ -78,6 +78,7 @@ class Model {
   Tensor rope_;  // the step's table
 
  private:
+  bool recordable(const Batch& batch) const;
   // `pass` on the device, recorded and replayed where its work is the same each time.
   Tensor replayed(const Batch& batch, const std::function<Tensor()>& pass);
   Tensor run_step(const Batch& batch);

@@ -1,5 +1,6 @@
 // Whole models on emulated GPUs whose ranks talk over a fake NCCL: answers and logits to the bit
 // those of the CPU on the same grid. SPDX-License-Identifier: MIT
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -13,6 +14,16 @@
 
 namespace glm::testing_support {
 namespace {
+
+// Adds up how often its ranks have replayed recorded work.
+class CountingDevice final : public EmulatedDevice {
+ public:
+  CountingDevice(int index, std::atomic<int64_t>& n) : EmulatedDevice(index), n_(n) {}
+  ~CountingDevice() override { n_ += n_replayed(); }
+
+ private:
+  std::atomic<int64_t>& n_;
+};
 
 // Ranks below `n_gpus` have one, the others compute on the CPU.
 RunOptions over_nccl(RunOptions options, int n_gpus) {
@@ -58,6 +69,28 @@ TEST_F(NcclModel, HasTheBitsOfTheCpuOnEveryKindOfGrid) {
     RunOptions options;
     options.shape = shape;
     expect_same_bits("glm4_moe_air", DType::kQ40, options, shape.world());
+  }
+}
+
+// All decode steps but the first ones of their kind are replays, messages included.
+TEST_F(NcclModel, DecodeStepsOfSeveralRanksAreReplayed) {
+  const auto golden = std::filesystem::path(GLM_TEST_DATA) / "golden" / "glm4_moe_air";
+  Request request = golden_request(read_golden(golden));
+  request.all_logits = false;
+  request.max_tokens = 40;
+  const auto model = converted(golden, DType::kQ40);
+  for (const GridShape& shape : {GridShape{1, 2, 2, 2}, GridShape{2, 1, 2, 2}}) {
+    SCOPED_TRACE(shape.text());
+    RunOptions options;
+    options.shape = shape;
+    const RunResult expected = run_on_threads(model, options, {request});
+    std::atomic<int64_t> n_replayed{0};
+    options = over_nccl(options, shape.world());
+    options.device_of_rank = [&](int rank) {
+      return std::make_unique<CountingDevice>(rank, n_replayed);
+    };
+    EXPECT_EQ(run_on_threads(model, options, {request}).answers, expected.answers);
+    EXPECT_GT(n_replayed, 30 * shape.pipeline * shape.tensor);
   }
 }
 
