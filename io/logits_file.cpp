@@ -20,6 +20,7 @@ struct LogitsWriter::Impl {
           calls.handle(H5Screate_simple(rank_, start.data(), limit.data()), H5Sclose, name);
       const Hdf5Handle options = calls.handle(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, name);
       calls.check(H5Pset_chunk(options, rank_, chunk.data()), name);
+      calls.check(H5Pset_obj_track_times(options, false), name);
       set_ = calls.handle(
           H5Dcreate2(file, name, type, space, H5P_DEFAULT, options, H5P_DEFAULT), H5Dclose, name);
     }
@@ -50,15 +51,21 @@ struct LogitsWriter::Impl {
     Hdf5Handle set_;
   };
 
+  // Without the time of day: equal logits make equal files.
+  static Hdf5Handle create(const Hdf5Calls& calls, const std::filesystem::path& path) {
+    const Hdf5Handle plan = calls.handle(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "file");
+    calls.check(H5Pset_obj_track_times(plan, false), "file");
+    return calls.handle(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, plan, hdf5_access(calls)),
+                        H5Fclose,
+                        "cannot be written");
+  }
+
   Impl(const std::filesystem::path& target, int64_t vocab)
       : path(target),
         partial(target.string() + ".partial"),
         opening(target.string(), ExitCode::kUsage),
         writing(target.string(), ExitCode::kResources),
-        file(opening.handle(
-            H5Fcreate(partial.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, hdf5_access(opening)),
-            H5Fclose,
-            "cannot be written")),
+        file(create(opening, partial)),
         logits(writing, file, "logits", H5T_NATIVE_FLOAT, static_cast<hsize_t>(vocab)),
         tokens(writing, file, "tokens", H5T_NATIVE_INT32, 0) {}
 
