@@ -3,7 +3,7 @@
 # installed. For the programs of the bundle only. SPDX-License-Identifier: MIT
 #
 # From bash: source env.sh. From other shells: set GLM_BUNDLE to this folder first.
-if [ -n "${BASH_SOURCE:-}" ]; then
+if [ -n "${BASH_VERSION:-}" ]; then
   # shellcheck disable=SC3028,SC3054 # guarded: bash only
   GLM_BUNDLE=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 fi
