@@ -92,7 +92,8 @@ model() {  # FOLDER DTYPE: converted once
 }
 infer() { "$bundle/bin/glm_infer" --device cuda --temperature 0 "$@"; }
 ranks() {  # NP OPTIONS...: on the one GPU
-  "$bundle/bin/mpirun" -np "$1" "$bundle/bin/glm_infer" --device cuda --allow-shared-gpu --temperature 0 "${@:2}"
+  "$bundle/bin/mpirun" -np "$1" "$bundle/bin/glm_infer" --device cuda --allow-shared-gpu \
+    --nccl "${nccl:-off}" --temperature 0 "${@:2}"
 }
 over_nccl() {  # COMMAND...: with the library of GLM_NCCL_DIR, which is to say that it was there
   local code
@@ -102,7 +103,7 @@ over_nccl() {  # COMMAND...: with the library of GLM_NCCL_DIR, which is to say t
   fi
   rm -f "$work"/nccl.*
   NCCL_MULTI_RANK_GPU_ENABLE=1 NCCL_DEBUG=${NCCL_DEBUG:-WARN} NCCL_DEBUG_FILE="$work/nccl.%p" \
-    GLM_NCCL_LIBRARY="$GLM_NCCL_DIR/libnccl.so.2" "$@"
+    GLM_NCCL_LIBRARY="$GLM_NCCL_DIR/libnccl.so.2" nccl=on "$@"
   code=$?
   cat "$work"/nccl.* || true
   if [ "$code" = 0 ] && ! grep -qs 'NCCL version' "$work"/nccl.*; then
@@ -194,12 +195,12 @@ grid() {  # DTYPE NP AXES...
     tee "$work/grid.txt" || return 1
   cmp "$work/grid.txt" "$work/one_$dtype.txt" && same_logits "$work/grid.h5" "$work/one_$dtype.h5"
 }
-mixed() {  # one rank with the GPU, one that sees none
-  local file one
+mixed() {  # AXES...: a rank with the GPU and one without
+  local file
   one_rank q40 || return 1
-  one=("$bundle/bin/glm_infer" --device auto --temperature 0 --model "$file" --prompt "$prompt" --max-tokens 24
-    --reproducible --dump-logits "$work/mixed.h5" --pipeline 2)
-  "$bundle/bin/mpirun" -np 1 "${one[@]}" : -np 1 env CUDA_VISIBLE_DEVICES= "${one[@]}" | tee "$work/mixed.txt" || return 1
+  rm -f "$work/mixed.h5"
+  "$bundle/bin/mpirun" -np 2 "$bundle/bin/glm_infer" --device cuda,cpu "$@" --temperature 0 --model "$file" \
+    --prompt "$prompt" --max-tokens 24 --reproducible --dump-logits "$work/mixed.h5" | tee "$work/mixed.txt" || return 1
   cmp "$work/mixed.txt" "$work/one_q40.txt" && same_logits "$work/mixed.h5" "$work/one_q40.h5"
 }
 refusal() {  # a plan that does not fit ends with exit code 4 and says what would fit
@@ -261,7 +262,8 @@ for dtype in q40 f32; do
     step "nccl.$dtype$name" 120 over_nccl grid "$dtype" "$np" $axes
   done
 done
-step mixed 120 mixed
+step mixed.pipeline2 120 mixed --pipeline 2
+step mixed.tensor2 120 mixed --tensor 2
 step answers.q40 300 all_answers q40
 step synthetic.tiny 60 synthetic "$tiny" 1 --prompt-tokens 64 --max-tokens 32
 step synthetic.air 600 synthetic "$air" 64 --prompt-tokens 512 --max-tokens 128
