@@ -223,16 +223,13 @@ synthetic() {  # CONFIG GB OPTIONS...: where the GPU has so much free
     tee "$work/synthetic.txt" || return 1
   echo "note: $(grep -aE '^(prefill|decode): [0-9.]+ \(' "$work/synthetic.txt" | grep -oE '^[a-z]+: [0-9.]+' | tr '\n' ' ')tokens/s"
 }
-bench() {  # PROGRAM OPTIONS...
-  "$bundle/bin/$1" --device cuda "${@:2}"
-}
-bench_forward() {
-  local file
-  file=$(model "$bundle/models/tiny" q40) || return 1
-  bench bench_forward "$file"
+bench_forward() {  # MODEL or config.json
+  local file=$1
+  if [ -d "$1" ]; then file=$(model "$1" q40) || return 1; fi
+  "$bundle/bin/bench_forward" "$file" --device cuda
 }
 bench_exchange() {  # NP
-  "$bundle/bin/mpirun" -np "$1" "$bundle/bin/bench_exchange" --device cuda --allow-shared-gpu
+  "$bundle/bin/mpirun" -np "$1" "$bundle/bin/bench_exchange" --device cuda
 }
 export prompt
 while read -r _ _ function; do export -f "${function?}"; done < <(declare -F)
@@ -267,8 +264,9 @@ step mixed.tensor2 120 mixed --tensor 2
 step answers.q40 300 all_answers q40
 step synthetic.tiny 60 synthetic "$tiny" 1 --prompt-tokens 64 --max-tokens 32
 step synthetic.air 600 synthetic "$air" 64 --prompt-tokens 512 --max-tokens 128
-step bench_ops 300 bench bench_ops --json
-step bench_forward 120 bench_forward
+step bench_ops 300 "$bundle/bin/bench_ops" --device cuda
+step bench_forward.tiny 120 bench_forward "$bundle/models/tiny"
+step bench_forward.air 300 bench_forward "$air"
 for np in 2 4; do
   step "bench_exchange.$np" 120 bench_exchange "$np"
   step "nccl.bench_exchange.$np" 120 over_nccl bench_exchange "$np"
