@@ -2,8 +2,10 @@
 // hosts; the plan without a run.
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 
+#include "apps/infer_device.h"
 #include "apps/infer_run.h"
 #include "core/base/rng.h"
 #include "core/model/token_bytes.h"
@@ -15,6 +17,9 @@ namespace {
 constexpr int64_t kReadBytesPerThread = int64_t{1} << 30;
 constexpr int64_t kLeastReadBytesPerThread = int64_t{8} << 20;
 constexpr int kRoofPasses = 5;
+// Beyond the second-level cache of any GPU.
+constexpr int64_t kCopiedBytes = int64_t{512} << 20;
+constexpr int kCopies = 16;
 
 // Random ids, the same for every run of one length. The answer ignores end tokens.
 Request benchmark_request(const Job& job, int64_t sequence) {
@@ -44,11 +49,11 @@ double together(MpiSession& session, const RoofProbe::Pass& mine) {
 
 // The best of five passes of all threads of all ranks. The memory is not part of the plan: it is at
 // most half of what is left, at a time when there are no weights.
-HostRoofs measure_host_roofs(MpiSession& session, int threads) {
+Roofs measure_host_roofs(MpiSession& session, int threads) {
   session.world().barrier();
   const int64_t share = available_bytes() / 2 / session.node_size() / threads;
   session.world().barrier();  // nobody takes before all have looked
-  HostRoofs roofs;
+  Roofs roofs;
   roofs.read_bytes_per_thread = std::clamp(share, kLeastReadBytesPerThread, kReadBytesPerThread);
   RoofProbe probe(threads, roofs.read_bytes_per_thread);
   for (int i = 0; i < kRoofPasses; ++i) {
@@ -58,6 +63,36 @@ HostRoofs measure_host_roofs(MpiSession& session, int threads) {
     roofs.int8 = std::max(roofs.int8, together(session, probe.int8()));
   }
   return roofs;
+}
+
+// The sum of the GPUs' best copies, on a device that goes away again. Ranks on the CPU add nothing.
+Roofs measure_gpu_roofs(MpiSession& session, const InferOptions& options) {
+  const std::unique_ptr<Device> device = open_device(session, options);
+  Roofs roofs;
+  roofs.of_gpus = true;
+  double best = 0;
+  if (!device->is_host()) {
+    const int64_t bytes = std::min(kCopiedBytes, device->memory().free / 4);
+    const Tensor from = device->allocate(DType::kU8, {bytes});
+    const Tensor to = device->allocate(DType::kU8, {bytes});
+    roofs.read_bytes_per_thread = bytes;
+    for (int i = 0; i < kRoofPasses; ++i) {
+      device->wait();
+      const auto start = std::chrono::steady_clock::now();
+      for (int j = 0; j < kCopies; ++j) device->copy(to, from);
+      device->wait();
+      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+      best = std::max(best, 2.0 * kCopies * static_cast<double>(bytes) / seconds.count());
+    }
+  }
+  for (const std::string& text : all_gather_strings(session.world(), fmt::format("{}", best)))
+    roofs.read += std::stod(text);
+  return roofs;
+}
+
+Roofs measure_roofs(MpiSession& session, const Job& job) {
+  return job.uses_gpus ? measure_gpu_roofs(session, job.options)
+                       : measure_host_roofs(session, job.threads);
 }
 
 // What the runs leave behind when the weights are gone.
@@ -111,13 +146,13 @@ int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
   });
   check_memory(session, job);
   where.phase = "roofs";
-  const HostRoofs before = measure_host_roofs(session, job.threads);
+  const Roofs before = measure_roofs(session, job);
   forget_peak_resident();
   Measured measured = run_repeats(session, job, where);
   where.phase = "roofs";
   BenchmarkResult& result = measured.result;
   result.before = before;
-  result.after = measure_host_roofs(session, job.threads);
+  result.after = measure_roofs(session, job);
   result.bytes_per_token = bytes_per_token(job.config, job.stored);
   result.operations_per_prompt_token = operations_per_prompt_token(job.config);
   result.rows_share_weights = job.options.sequences > 1 || measured.stats.drafts > 0;

@@ -108,10 +108,28 @@ struct Shares {
   double int8;
 };
 
-Json roofs_json(const HostRoofs& roofs) {
-  return {{"read_bytes_per_second", roofs.read},
+Json roofs_json(const Roofs& roofs) {
+  return {{"of", roofs.of_gpus ? "copies on GPUs" : "hosts"},
+          {"read_bytes_per_second", roofs.read},
           {"read_bytes_per_thread", roofs.read_bytes_per_thread},
           {"int8_operations_per_second", roofs.int8}};
+}
+
+std::string roofs_text(const Roofs& before, const Roofs& after) {
+  if (before.of_gpus)
+    return fmt::format(
+        "roofs before and after: the GPUs' copies read and write {:.2f} and {:.2f} GB/s\n",
+        gigabytes(before.read),
+        gigabytes(after.read));
+  const int64_t bytes = std::min(before.read_bytes_per_thread, after.read_bytes_per_thread);
+  return fmt::format(
+      "roofs before and after: reads {:.2f} and {:.2f} GB/s ({:.2f} GiB per thread), int8 {:.1f} "
+      "and {:.1f} G operations/s\n",
+      gigabytes(before.read),
+      gigabytes(after.read),
+      static_cast<double>(bytes) / static_cast<double>(int64_t{1} << 30),
+      gigabytes(before.int8),
+      gigabytes(after.int8));
 }
 
 std::string samples_text(const std::vector<double>& samples) {
@@ -286,38 +304,30 @@ std::string summary_text(const Job& job,
 
 std::string benchmark_text(const InferOptions& options, const BenchmarkResult& result) {
   const Shares shares(result);
-  const HostRoofs& before = result.before;
-  const HostRoofs& after = result.after;
-  const int64_t read_bytes = std::min(before.read_bytes_per_thread, after.read_bytes_per_thread);
   std::string out = fmt::format(
-      "benchmark: {} prompt tokens, {} answer tokens, median of {} (lowest to highest)\n"
-      "roofs before and after: reads {:.2f} and {:.2f} GB/s ({:.2f} GiB per thread), int8 {:.1f} "
-      "and {:.1f} G operations/s\n",
+      "benchmark: {} prompt tokens, {} answer tokens, median of {} (lowest to highest)\n",
       options.prompt_tokens,
       options.max_tokens.value_or(0),
-      options.repeat,
-      gigabytes(before.read),
-      gigabytes(after.read),
-      static_cast<double>(read_bytes) / static_cast<double>(int64_t{1} << 30),
-      gigabytes(before.int8),
-      gigabytes(after.int8));
-  out += fmt::format(
-      "prefill: {} tokens/s, {:.4f} G operations per token, {:.1f} G operations/s, {:.1f} % of the "
-      "measured int8 peak of {:.1f}\n",
-      samples_text(result.prefill_tokens_per_second),
-      gigabytes(result.operations_per_prompt_token),
-      gigabytes(shares.operations),
-      100 * shares.int8,
-      gigabytes(shares.int8_roof));
+      options.repeat);
+  out += roofs_text(result.before, result.after);
+  out += fmt::format("prefill: {} tokens/s, {:.4f} G operations per token, {:.1f} G operations/s",
+                     samples_text(result.prefill_tokens_per_second),
+                     gigabytes(result.operations_per_prompt_token),
+                     gigabytes(shares.operations));
+  if (shares.int8_roof > 0)
+    out += fmt::format(", {:.1f} % of the measured int8 peak of {:.1f}",
+                       100 * shares.int8,
+                       gigabytes(shares.int8_roof));
+  out += "\n";
   out += fmt::format("decode: {} tokens/s, {:.4f} GB per token",
                      samples_text(result.decode_tokens_per_second),
                      gigabytes(result.bytes_per_token));
   if (result.rows_share_weights) return out + "; rows of a step share them\n";
-  return out +
-         fmt::format(", {:.2f} GB/s, {:.1f} % of the measured read bandwidth of {:.2f} GB/s\n",
-                     gigabytes(shares.bytes),
-                     100 * shares.read,
-                     gigabytes(shares.read_roof));
+  return out + fmt::format(", {:.2f} GB/s, {:.1f} % of the measured {} bandwidth of {:.2f} GB/s\n",
+                           gigabytes(shares.bytes),
+                           100 * shares.read,
+                           result.before.of_gpus ? "copy" : "read",
+                           gigabytes(shares.read_roof));
 }
 
 }  // namespace glm

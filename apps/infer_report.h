@@ -33,18 +33,20 @@ struct RankReport {
 // Every rank's report, on every rank. Collective.
 std::vector<RankReport> gather_reports(Communicator& world, const RankReport& mine);
 
-// What the hosts could do at best with all threads of all ranks at once, per second.
-struct HostRoofs {
-  double read = 0;  // bytes from memory
-  double int8 = 0;  // operations of int8 dot products, data in registers
-  int64_t read_bytes_per_thread = 0;
+// What the hosts could do at best with all threads of all ranks at once, per second; or, where
+// ranks compute on GPUs, what these could.
+struct Roofs {
+  bool of_gpus = false;
+  double read = 0;  // bytes from memory; of GPUs read and written by a copy
+  double int8 = 0;  // operations of int8 dot products, data in registers; not measured on GPUs
+  int64_t read_bytes_per_thread = 0;  // of a GPU: bytes that are copied
 };
 
 struct BenchmarkResult {
   std::vector<double> prefill_tokens_per_second;  // of each run
   std::vector<double> decode_tokens_per_second;
-  HostRoofs before;  // the runs
-  HostRoofs after;
+  Roofs before;  // the runs
+  Roofs after;
   int64_t bytes_per_token = 0;
   int64_t operations_per_prompt_token = 0;
   bool rows_share_weights = false;  // several rows of a decode step: no share of the read roof

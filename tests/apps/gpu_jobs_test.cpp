@@ -89,6 +89,26 @@ TEST(GpuJobs, APlanBeyondTheGpusMemoryIsRefusedWithWhatWouldFit) {
   expect_error(command, 4, {"GPU emulated 0", "these would fit: --context"});
 }
 
+TEST(GpuJobs, ABenchmarkStandsBesideCopies) {
+  Command command = infer_on_gpus(2,
+                                  2,
+                                  {"--model",
+                                   model_file("tiny", "q40"),
+                                   "--benchmark",
+                                   "--prompt-tokens",
+                                   "8",
+                                   "--max-tokens",
+                                   "4",
+                                   "--repeat",
+                                   "1",
+                                   "--json"});
+  command.env.emplace_back("GLM_EMULATED_GPU_BYTES", "40000000");
+  const Json json = last_json(expect_good(command))["benchmark"];
+  EXPECT_EQ(json["roofs_before"]["of"], "copies on GPUs");
+  EXPECT_GT(json["read_bandwidth_bytes_per_second"].get<double>(), 0);
+  EXPECT_GT(json["bandwidth_share"].get<double>(), 0);
+}
+
 TEST(AssignGpus, GivesEachRankItsOwn) {
   using enum DeviceChoice;
   const std::vector<std::string> two = {"a", "b"};
