@@ -1,6 +1,7 @@
 // Where the time of a step goes, on one rank: time, bytes and share of the roofs of each kind of
-// operation, for a prompt chunk and for decode steps of a model file (glm_convert --synthetic makes
-// one of any shape). SPDX-License-Identifier: MIT
+// operation, for a prompt chunk and for decode steps of a model file, or of a synthetic q40 model
+// in the shape of a config.json. On a GPU the step is timed as it runs, a recorded graph, and each
+// operation by itself (timed_ops.h). SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "benchmarks/harness.h"
+#include "benchmarks/timed_ops.h"
 #include "core/base/check.h"
 #include "core/model/division.h"
 #include "core/model/model.h"
@@ -20,30 +22,73 @@ constexpr int64_t kPromptRows = 256;
 constexpr int64_t kContext = 1024;
 constexpr int64_t kSequences = 8;
 
+// A model file, or the config.json of a synthetic one.
+ModelSource open_source(const std::string& path) {
+  if (!path.ends_with(".json")) return open_model_source(path);
+  return open_synthetic_source(path, {0, {DType::kQ40, DType::kQ40, DType::kQ40}});
+}
+
+ModelOptions model_options() {
+  ModelOptions options;
+  options.limits = {kPromptRows, kSequences, kSequences, kContext};
+  options.kv_blocks = kSequences * options.limits.max_blocks();
+  return options;
+}
+
 // A whole model on one rank, with its operations traced.
 class Forward {
  public:
-  Forward(const std::string& path, int threads)
-      : index_(read_model_index(path)),
-        config_(parse_config(index_.texts.config, path)),
+  Forward(const std::string& path, const Options& options, Device& device)
+      : source_(open_source(path)),
+        config_(parse_config(source_.texts.config, path)),
         world_(make_self_communicator({})),
         grid_(*world_, GridShape{}),
-        device_(make_cpu_device()) {
-    placement_ = divide_model(config_, {}, GridShape{}).placement(0, Numerics::kDefault);
-    ModelOptions options;
-    options.limits = {kPromptRows, kSequences, kSequences, kContext};
-    options.kv_blocks = kSequences * options.limits.max_blocks();
+        device_(device),
+        plain_device_(device),
+        placement_(divide_model(config_, {}, GridShape{}).placement(0, Numerics::kDefault)) {
+    const ModelOptions sizes = model_options();
     ops_ = make_ops(
-        OpsKind::kAuto, *device_, threads, ops_limits(config_, GridShape{}, options.limits));
-    ops_->set_trace(&trace_);
-    weights_ = std::make_unique<Weights>(config_, index_, placement_, *device_, true);
-    model_ = make_model({config_, placement_, grid_, *device_, *ops_, *weights_, where_}, options);
-    batch_ = std::make_unique<Batch>(*device_, options.limits);
+        OpsKind::kAuto, device_, options.threads, ops_limits(config_, GridShape{}, sizes.limits));
+    weights_ = make_weights(options.threads);
+    model_ = make_model({config_, placement_, grid_, device_, *ops_, *weights_, where_}, sizes);
+    if (device_.is_host()) {
+      ops_->set_trace(&trace_);
+    } else {
+      timed_ops_ = std::make_unique<TimedOps>(plain_device_, *ops_);
+      timed_model_ = make_model(
+          {config_, placement_, grid_, plain_device_, *timed_ops_, *weights_, where_}, sizes);
+    }
+    batch_ = std::make_unique<Batch>(device_, sizes.limits);
   }
 
   // One step: `rows` new rows behind `position` of each of n sequences, all with other tokens, so
   // that they choose other experts. The spans of its operations, and of the whole as "step".
-  std::map<std::string, SpanTotal, std::less<>> step(int64_t position, int64_t rows, int64_t n) {
+  SpanTotals step(int64_t position, int64_t rows, int64_t n) {
+    fill(position, rows, n);
+    trace_.clear();
+    {
+      const Span whole(&trace_, "step");
+      model_->forward(*batch_);
+      device_.wait();
+    }
+    SpanTotals totals = trace_.totals();
+    if (device_.is_host()) return totals;
+    timed_ops_->clear();
+    timed_model_->forward(*batch_);
+    totals.merge(timed_ops_->totals());
+    return totals;
+  }
+
+ private:
+  std::unique_ptr<Weights> make_weights(int threads) {
+    if (source_.synthetic)
+      return std::make_unique<Weights>(config_, *source_.synthetic, placement_, device_, *ops_);
+    if (!source_.index)
+      fail(ExitCode::kUsage, "{}: neither a model file nor a .json", escaped(source_.path));
+    return std::make_unique<Weights>(config_, *source_.index, placement_, device_, true, threads);
+  }
+
+  void fill(int64_t position, int64_t rows, int64_t n) {
     StepPlan plan;
     int32_t block = 0;
     for (int64_t s = 0; s < n; ++s) {
@@ -58,25 +103,22 @@ class Forward {
         sequence.blocks.push_back(block++);
     }
     batch_->fill(plan, 0);
-    trace_.clear();
-    {
-      const Span whole(&trace_, "step");
-      model_->forward(*batch_);
-    }
-    return trace_.totals();
   }
 
- private:
-  ModelIndex index_;
+  ModelSource source_;
   ModelConfig config_;
   StepContext where_;
   std::unique_ptr<Communicator> world_;
   ProcessGrid grid_;
-  std::unique_ptr<Device> device_;
+  Device& device_;
+  PlainDevice plain_device_;
   Placement placement_;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Weights> weights_;
   std::unique_ptr<Model> model_;
+  // On a GPU: the same model once more, each of its operations timed.
+  std::unique_ptr<TimedOps> timed_ops_;
+  std::unique_ptr<Model> timed_model_;
   std::unique_ptr<Batch> batch_;
   Trace trace_;
 };
@@ -116,25 +158,26 @@ void report_steps(Forward& forward, const Report& report, const StepKind& kind, 
 
 int run(int argc, char** argv) {
   if (argc < 2 || argv[1][0] == '-')
-    fail(ExitCode::kUsage,
-         "usage: bench_forward MODEL.h5 [--threads N] [--repeats N] [--filter TEXT] [--json]");
+    fail(
+        ExitCode::kUsage,
+        "usage: bench_forward MODEL.h5|CONFIG.json [--device cpu|cuda] [--threads N] [--repeats N] "
+        "[--filter TEXT] [--roof-mib N] [--json]");
   const std::string model = argv[1];
   const Options options = parse_options(argc - 1, argv + 1);
-  Forward forward(model, options.threads);
-  const Report report(options, "bench_forward");
-  report_steps(forward,
-               report,
-               {fmt::format("prefill {}", kPromptRows), 0, kPromptRows, 1},
-               std::max(3, options.min_repeats / 5));
-  for (const int64_t context : {int64_t{16}, kContext - 1})
-    report_steps(forward,
-                 report,
-                 {fmt::format("decode at {}", context), context, 1, 1},
-                 options.min_repeats);
-  report_steps(forward,
-               report,
-               {fmt::format("decode of {} at 112", kSequences), 112, 1, kSequences},
-               options.min_repeats);
+  const auto device = make_device(options);
+  const Report report(options, "bench_forward", *device);
+  Forward forward(model, options, *device);
+  const int prompts = std::max(3, options.min_repeats / 5);
+  const std::vector<std::pair<StepKind, int>> kinds = {
+      {{fmt::format("prefill {}", kPromptRows), 0, kPromptRows, 1}, prompts},
+      {{"decode at 16", 16, 1, 1}, options.min_repeats},
+      {{fmt::format("decode at {}", kContext - 1), kContext - 1, 1, 1}, options.min_repeats},
+      {{fmt::format("decode of {} at 112", kSequences), 112, 1, kSequences}, options.min_repeats}};
+  // A filter that names steps leaves the others out; one that names operations takes all.
+  const bool names_steps = std::any_of(
+      kinds.begin(), kinds.end(), [&](const auto& kind) { return report.wants(kind.first.name); });
+  for (const auto& [kind, repeats] : kinds)
+    if (!names_steps || report.wants(kind.name)) report_steps(forward, report, kind, repeats);
   report.finish();
   return 0;
 }

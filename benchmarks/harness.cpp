@@ -6,12 +6,14 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <string_view>
 
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include "core/base/check.h"
+#include "kernels/device_roof.h"
 
 namespace glm::bench {
 namespace {
@@ -19,11 +21,19 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 template <class T>
-T number(std::string_view option, std::string_view text, T lowest) {
+T number(std::string_view option,
+         std::string_view text,
+         T lowest,
+         T highest = std::numeric_limits<T>::max()) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < lowest)
-    fail(ExitCode::kUsage, "{} {}: not a number of at least {}", option, escaped(text), lowest);
+  if (error != std::errc() || end != text.data() + text.size() || value < lowest || value > highest)
+    fail(ExitCode::kUsage,
+         "{} {}: not a number from {} to {}",
+         option,
+         escaped(text),
+         lowest,
+         highest);
   return value;
 }
 
@@ -39,18 +49,41 @@ Options parse_options(int argc, char** argv) {
     }
     if (i + 1 == argc) fail(ExitCode::kUsage, "{} needs a value or is unknown", escaped(option));
     const std::string_view value = argv[++i];
+    if (option == "--device") {
+      if (value != "cpu" && value != "cuda")
+        fail(ExitCode::kUsage, "--device {}: it is cpu or cuda", escaped(value));
+      options.cuda = value == "cuda";
+      continue;
+    }
     if (option == "--threads")
       options.threads = number(option, value, 1);
     else if (option == "--repeats")
       options.min_repeats = number(option, value, 1);
     else if (option == "--seconds")
       options.max_seconds = number(option, value, 0.0);
+    else if (option == "--roof-mib")
+      options.roof_bytes = number(option, value, int64_t{1}, int64_t{1} << 20) << 20;
     else if (option == "--filter")
       options.filter = value;
     else
       fail(ExitCode::kUsage, "unknown option {}", escaped(option));
   }
   return options;
+}
+
+std::unique_ptr<Device> make_device(const Options& options) {
+  constexpr double kSeconds = 600;
+  return options.cuda ? make_cuda_device(0, kSeconds) : make_cpu_device();
+}
+
+Tensor upload(Device& device, Tensor host) {
+  const Tensor bytes = device.allocate(DType::kU8, {host.bytes()});
+  Tensor copy = host;
+  copy.data = bytes.data;
+  copy.device = bytes.device;
+  device.copy(copy, host);
+  device.wait();
+  return copy;
 }
 
 Timing summarise(std::vector<double> seconds) {
@@ -62,7 +95,51 @@ Timing summarise(std::vector<double> seconds) {
   return {static_cast<int64_t>(seconds.size()), at(0.5), at(0.1), at(0.9)};
 }
 
-Timing measure(const Options& options, const std::function<void(int64_t)>& run) {
+namespace {
+
+// Repeats of a sample on a GPU: so many that waiting for it and starting it count for little.
+int64_t repeats_of_sample(Device& device, const std::function<void(int64_t)>& run) {
+  constexpr double kSampleSeconds = 3e-3;
+  constexpr int64_t kMost = 256;
+  run(0);  // loads the kernels
+  device.wait();
+  const Clock::time_point start = Clock::now();
+  run(1);
+  device.wait();
+  const double once = std::chrono::duration<double>(Clock::now() - start).count();
+  return std::clamp(static_cast<int64_t>(kSampleSeconds / once), int64_t{1}, kMost);
+}
+
+Timing measure_on_gpu(const Options& options,
+                      Device& device,
+                      const std::function<void(int64_t)>& run,
+                      uint64_t key) {
+  const int64_t n = repeats_of_sample(device, run);
+  const auto repeats = [&] {
+    for (int64_t i = 0; i < n; ++i) run(i);
+  };
+  std::vector<double> seconds;
+  const Clock::time_point start = Clock::now();
+  for (int i = -3; static_cast<int>(seconds.size()) < options.min_repeats; ++i) {
+    const Clock::time_point before = Clock::now();
+    device.replay(key, repeats);
+    device.wait();
+    const Clock::time_point now = Clock::now();
+    if (i < 0) continue;  // plain, recorded, and once more
+    seconds.push_back(std::chrono::duration<double>(now - before).count() / static_cast<double>(n));
+    const double total = std::chrono::duration<double>(now - start).count();
+    if (seconds.size() >= 3 && total > options.max_seconds) break;
+  }
+  return summarise(std::move(seconds));
+}
+
+}  // namespace
+
+Timing measure(const Options& options,
+               Device& device,
+               const std::function<void(int64_t)>& run,
+               uint64_t key) {
+  if (!device.is_host()) return measure_on_gpu(options, device, run, key);
   run(0);
   run(1);
   std::vector<double> seconds;
@@ -80,28 +157,51 @@ Timing measure(const Options& options, const std::function<void(int64_t)>& run) 
   return summarise(std::move(seconds));
 }
 
-RoofRates measure_roofs(const Options& options) {
-  constexpr int64_t kBytes = int64_t{1} << 30;
-  return glm::measure_roofs(options.threads, kBytes, 5);
+Roofs measure_roofs(const Options& options, Device& device) {
+  const int repeats = std::min(5, options.min_repeats);
+  if (device.is_host())
+    return {glm::measure_roofs(options.threads, options.roof_bytes, repeats), 0};
+  // Of its own: what is measured goes with it.
+  const std::unique_ptr<Device> scratch = make_device(options);
+  const DeviceRoofs roofs = measure_device_roofs(*scratch, options.roof_bytes, repeats);
+  return {{roofs.read_bytes_per_second, roofs.int8_per_second}, roofs.copy_bytes_per_second};
 }
 
-Report::Report(const Options& options, std::string program)
-    : options_(options), program_(std::move(program)), roofs_(measure_roofs(options)) {
+namespace {
+
+std::string place_text(const Options& options, const Device& device) {
+  return device.is_host() ? fmt::format("{}, {} threads", cpu_model(), options.threads)
+                          : device.name();
+}
+
+std::string roofs_text(const Roofs& roofs) {
+  std::string text = fmt::format("reads {:.2f} GB/s, int8 {:.1f} GOP/s",
+                                 roofs.bytes_per_second * 1e-9,
+                                 roofs.int8_per_second * 1e-9);
+  if (roofs.copied_per_second > 0)
+    text += fmt::format(", copies {:.2f} GB/s", roofs.copied_per_second * 1e-9);
+  return text;
+}
+
+}  // namespace
+
+Report::Report(const Options& options, std::string program, Device& device)
+    : options_(options),
+      program_(std::move(program)),
+      device_(device),
+      roofs_(measure_roofs(options, device)) {
   if (options_.json) {
     const nlohmann::json line = {{"program", program_},
                                  {"cpu", cpu_model()},
+                                 {"device", device_.name()},
                                  {"threads", options_.threads},
                                  {"roof_bytes_per_second", roofs_.bytes_per_second},
-                                 {"roof_int8_per_second", roofs_.int8_per_second}};
+                                 {"roof_int8_per_second", roofs_.int8_per_second},
+                                 {"roof_copied_per_second", roofs_.copied_per_second}};
     fmt::print("{}\n", line.dump());
     return;
   }
-  fmt::print("{} on {}, {} threads: reads {:.2f} GB/s, int8 {:.1f} GOP/s\n",
-             program_,
-             cpu_model(),
-             options_.threads,
-             roofs_.bytes_per_second * 1e-9,
-             roofs_.int8_per_second * 1e-9);
+  fmt::print("{} on {}: {}\n", program_, place_text(options_, device_), roofs_text(roofs_));
   fmt::print("{:<52} {:>10} {:>10} {:>10} {:>8} {:>8} {:>7} {:>7}\n",
              "case",
              "median us",
@@ -146,25 +246,24 @@ void Report::add(const std::string& name, const Timing& timing, const Work& work
 }
 
 void Report::finish() const {
-  const RoofRates roofs = measure_roofs(options_);
+  const Roofs roofs = measure_roofs(options_, device_);
   if (options_.json) {
     const nlohmann::json line = {{"roof_bytes_per_second_after", roofs.bytes_per_second},
                                  {"roof_int8_per_second_after", roofs.int8_per_second}};
     fmt::print("{}\n", line.dump());
     return;
   }
-  fmt::print("afterwards: reads {:.2f} GB/s, int8 {:.1f} GOP/s\n",
-             roofs.bytes_per_second * 1e-9,
-             roofs.int8_per_second * 1e-9);
+  fmt::print("afterwards: {}\n", roofs_text(roofs));
 }
 
-int64_t last_level_cache_bytes() {
+int64_t last_level_cache_bytes(const Device& device) {
+  if (!device.is_host()) return int64_t{64} << 20;
   const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
   return bytes > 0 ? bytes : int64_t{32} << 20;
 }
 
-int64_t cold_copies(int64_t bytes, int64_t limit) {
-  const int64_t wanted = 4 * last_level_cache_bytes() / std::max<int64_t>(1, bytes) + 2;
+int64_t cold_copies(const Device& device, int64_t bytes, int64_t limit) {
+  const int64_t wanted = 4 * last_level_cache_bytes(device) / std::max<int64_t>(1, bytes) + 2;
   return std::clamp<int64_t>(wanted, 1, limit);
 }
 
