@@ -34,6 +34,9 @@ TEST(Help, GlmInferShowsGroupsAndDefaults) {
                 "--timeout S=300",
                 "--seed N=0",
                 "--repeat N=5",
+                "Models without a file:",
+                "--synthetic CONFIG.json",
+                "--synthetic-seed N=0",
                 "(default: 1024 or what the context leaves)",
                 "at most 8192",
                 "(default: its share of the cores)"});
