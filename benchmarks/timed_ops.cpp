@@ -17,8 +17,10 @@ void TimedOps::clear() {
 
 SpanTotals TimedOps::totals() const {
   SpanTotals totals = times_.totals();
-  for (auto& [span, total] : totals)
-    if (total.work.bytes == 0) total.work = work_.totals().at(span).work;
+  for (auto& [span, total] : totals) {
+    const auto known = work_.totals().find(span);
+    if (total.work.bytes == 0 && known != work_.totals().end()) total.work = known->second.work;
+  }
   return totals;
 }
 
