@@ -1,5 +1,5 @@
 // Groups of ranks with a GPU each, over a fake NCCL: the conformance cases with every tensor on the
-// device, what is decided for which group, recorded verbs, and how groups fail.
+// device, recorded verbs, and what is decided for which group.
 // SPDX-License-Identifier: MIT
 #include "parallel/nccl_communicator.h"
 
@@ -12,77 +12,22 @@
 #include "parallel/nccl_version.h"
 #include "parallel/process_grid.h"
 #include "tests/parallel/conformance.h"
-#include "tests/support/emulated_device.h"
+#include "tests/parallel/gpu_ranks.h"
 #include "tests/support/mirrored_group.h"
 
 namespace glm {
 namespace {
 
+using testing_support::contains;
 using testing_support::EmulatedDevice;
+using testing_support::filled;
+using testing_support::first_of;
+using testing_support::gpu_error;
+using testing_support::GpuJob;
+using testing_support::GpuRank;
 using testing_support::MirroredGroup;
-
-// An environment variable for the length of a test. No thread is running yet, or none any more.
-class Variable {
- public:
-  Variable(const char* name, const std::string& value) : name_(name) {
-    setenv(name, value.c_str(), 1);
-  }
-  ~Variable() { unsetenv(name_); }
-  Variable(const Variable&) = delete;
-  Variable& operator=(const Variable&) = delete;
-
- private:
-  const char* name_;
-};
-
-// One of several threads, with an emulated GPU.
-struct GpuRank {
-  Communicator& hosts;
-  EmulatedDevice& device;
-  Communicator& group;  // of all ranks
-  DeviceGroups& groups;
-};
-
-struct GpuJob {
-  int ranks = 2;
-  double timeout = 60;
-  NcclUse nccl = NcclUse::kOn;
-  const StepContext* context = nullptr;
-  std::string library = GLM_FAKE_NCCL_LIBRARY;
-  int64_t stage_bytes = int64_t{16} << 20;
-  std::function<int(int)> gpu_of_rank = [](int rank) { return rank; };
-};
-
-void run_gpu_ranks(const GpuJob& job, const std::function<void(const GpuRank&)>& body) {
-  const Variable library("GLM_NCCL_LIBRARY", job.library);
-  CommOptions options;
-  options.timeout_seconds = job.timeout;
-  options.context = job.context;
-  run_thread_ranks(job.ranks, options, [&](Communicator& hosts) {
-    EmulatedDevice device(job.gpu_of_rank(hosts.rank()), int64_t{1} << 40, job.timeout);
-    const auto groups = std::make_shared<DeviceGroups>(
-        hosts, DeviceLink{&device, options, job.nccl, job.stage_bytes, open_nccl});
-    const auto group = groups->wrap(hosts.split(0, hosts.rank(), "world"));
-    body({hosts, device, *group, *groups});
-  });
-}
-
-std::string gpu_error(const GpuJob& job,
-                      const std::function<void(const GpuRank&)>& body,
-                      ExitCode code = ExitCode::kCommunication) {
-  try {
-    run_gpu_ranks(job, body);
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code);
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return {};
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
+using testing_support::run_gpu_ranks;
+using testing_support::Variable;
 
 using NcclParam = std::tuple<int, size_t>;
 
@@ -123,23 +68,6 @@ TEST(NcclGroup, TensorsOfTheHostGoToTheHosts) {
   run_gpu_ranks({}, [](const GpuRank& rank) {
     for (const ConformanceCase& one : conformance_cases()) one.body(rank.group);
   });
-}
-
-// A tensor of the device whose rows are `value`, of the type f32.
-Tensor filled(Device& device, int64_t rows, float value) {
-  const Tensor tensor = device.allocate(DType::kF32, {rows, 4});
-  std::vector<float> host(static_cast<size_t>(tensor.elements()), value);
-  device.copy(tensor, host_tensor(host.data(), DType::kF32, {rows, 4}));
-  device.wait();
-  return tensor;
-}
-
-float first_of(Device& device, Tensor tensor) {
-  float value = -1;
-  device.copy(host_tensor(&value, DType::kF32, {1, 1}),
-              tensor.slice(0, 1).reshaped({4}).slice(0, 1).reshaped({1, 1}));
-  device.wait();
-  return value;
 }
 
 TEST(NcclGroup, VerbsAreRecordedAndReplayed) {
@@ -309,90 +237,6 @@ TEST(NcclChoice, AGridWithARankOnTheCpu) {
     EXPECT_EQ(first_of(*link.device, x), 8.0f);
     EXPECT_EQ(grid.world().name(), "world");
   });
-}
-
-// --- what goes wrong. The first three pieces of work connect the ranks.
-
-const StepContext kPlace{"decode", 12, 17, "attention"};
-
-TEST(NcclFailure, TheDeadlineNamesRankVerbGroupPlaceAndNumber) {
-  const Variable fault("GLM_FAKE_NCCL", "stall=4");
-  GpuJob job;
-  job.timeout = 0.6;
-  job.context = &kPlace;
-  const std::string text = gpu_error(job, [](const GpuRank& rank) {
-    const Tensor x = filled(rank.device, 2, 1);
-    rank.group.all_reduce_sum(x);
-    rank.device.wait();
-  });
-  EXPECT_TRUE(contains(text, "(emulated): work not done after 0.6 s; rank ")) << text;
-  EXPECT_TRUE(contains(text,
-                       ") in all_reduce of group world, layer 17 (attention), decode step 12, seq "
-                       "1 (NCCL); raise --timeout"))
-      << text;
-}
-
-TEST(NcclFailure, TheDeadlineNamesFirstAndLastOfSeveralVerbs) {
-  GpuJob job;
-  job.timeout = 0.4;
-  const std::string text = gpu_error(job, [](const GpuRank& rank) {
-    const Tensor x = filled(rank.device, 2, 1);
-    if (rank.group.rank() == 1) return;
-    rank.group.broadcast(x, 1);
-    rank.group.all_reduce_sum(x);
-    rank.device.wait();
-  });
-  EXPECT_TRUE(contains(text,
-                       "between broadcast of group world, seq 1 and all_reduce of group world, seq "
-                       "2 (NCCL)"))
-      << text;
-}
-
-TEST(NcclFailure, AnAsynchronousErrorEndsTheWait) {
-  const Variable fault("GLM_FAKE_NCCL", "error=4");
-  GpuJob job;
-  job.context = &kPlace;
-  const auto start = std::chrono::steady_clock::now();
-  const std::string text = gpu_error(job, [](const GpuRank& rank) {
-    const Tensor x = filled(rank.device, 2, 1);
-    rank.group.all_reduce_sum(x);
-    rank.device.wait();
-  });
-  EXPECT_TRUE(contains(text,
-                       "): NCCL: remote process exited or there was a network error (a fake one) "
-                       "from work enqueued before in all_reduce of group world, layer 17"))
-      << text;
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
-}
-
-TEST(NcclFailure, ACallThatFailsIsNamed) {
-  const Variable fault("GLM_FAKE_NCCL", "call=4");
-  const std::string text = gpu_error({}, [](const GpuRank& rank) {
-    const Tensor x = filled(rank.device, 2, 1);
-    rank.group.broadcast(x, 0);
-    rank.device.wait();
-  });
-  EXPECT_TRUE(contains(text, "from ncclBroadcast in broadcast of group world, seq 1")) << text;
-}
-
-TEST(NcclFailure, AMissingRankEndsTheStartAtTheDeadline) {
-  const Variable fault("GLM_FAKE_NCCL", "init");
-  GpuJob job;
-  job.timeout = 0.4;
-  const std::string text = gpu_error(job, [](const GpuRank&) {});
-  EXPECT_TRUE(contains(text, "waited 0.4 s for ncclCommInitRankConfig in init of group world"))
-      << text;
-}
-
-TEST(NcclFailure, DifferentSizesAreFound) {
-  GpuJob job;
-  job.timeout = 2;
-  const std::string text = gpu_error(job, [](const GpuRank& rank) {
-    const Tensor x = filled(rank.device, 4, 1);
-    rank.group.all_reduce_sum(x.slice(0, 2 + rank.group.rank()));
-    rank.device.wait();
-  });
-  EXPECT_TRUE(contains(text, "in all_reduce of group world, seq 1")) << text;
 }
 
 TEST(NcclVersion, NamesBoth) {

@@ -43,6 +43,14 @@ Placement placement_of(const ModelConfig& config,
       .placement(rank, options.numerics);
 }
 
+DeviceLink link_of(const RunOptions& options, Device& device) {
+  DeviceLink link;
+  if (!options.nccl) return link;
+  link.device = &device;
+  link.nccl = *options.nccl;
+  return link;
+}
+
 // One rank from the open file to the end of its requests.
 void run_rank(Communicator& world,
               const ModelIndex& index,
@@ -54,12 +62,7 @@ void run_rank(Communicator& world,
   StepContext where;
   const std::unique_ptr<Device> device =
       options.device_of_rank ? options.device_of_rank(world.rank()) : make_cpu_device();
-  DeviceLink link;
-  if (options.nccl) {
-    link.device = device.get();
-    link.nccl = *options.nccl;
-  }
-  ProcessGrid grid(world, options.shape, link);
+  ProcessGrid grid(world, options.shape, link_of(options, *device));
   const Placement placement = placement_of(config, index, options, world.rank());
   const ModelOptions model_options = model_options_of(options, requests.size());
   const OpsLimits ops_room = ops_limits(config, options.shape, model_options.limits);
