@@ -140,6 +140,19 @@ void Ops::rms_norm(Tensor out, Tensor x, Tensor weight, float eps) {
   do_rms_norm(out, x, weight, eps);
 }
 
+void Ops::add_rms_norm(Tensor out, Tensor x, Tensor y, Tensor weight, float eps) {
+  need_f32(x, x.rows(), x.cols(), "add_rms_norm x");
+  need_f32(y, x.rows(), x.cols(), "add_rms_norm y");
+  need_f32(out, x.rows(), x.cols(), "add_rms_norm out");
+  if (x.rows() != 0) need_vector(weight, x.cols(), "add_rms_norm weight");
+  do_add_rms_norm(out, x, y, weight, eps);
+}
+
+void Ops::do_add_rms_norm(Tensor out, Tensor x, Tensor y, Tensor weight, float eps) {
+  add(x, y);
+  rms_norm(out, x, weight, eps);
+}
+
 void Ops::head_norm(
     Tensor qkv, int first_head, int n_heads, int head_dim, Tensor weight, float eps) {
   need_f32(qkv, qkv.rows(), qkv.cols(), "head_norm qkv");
@@ -183,6 +196,26 @@ void Ops::store_kv(const KvLayer& cache, Tensor qkv, Tensor slots, const HeadLay
                   "op.store_kv",
                   element_work(qkv.rows() * 2 * heads.n_kv_heads * heads.head_dim, 2, 0));
   do_store_kv(cache, qkv, slots, heads);
+}
+
+void Ops::place_heads(
+    const KvLayer& cache, Tensor qkv, Tensor slots, const HeadLayout& heads, const HeadTurn& turn) {
+  need_heads(heads, qkv, "place_heads");
+  need_cache(cache, heads, "place_heads");
+  need_list(slots, qkv.rows(), "place_heads slots");
+  need_f32(turn.table, qkv.rows(), turn.table.cols(), "place_heads table");
+  GLM_CHECK(turn.q_norm.absent() == turn.k_norm.absent(), "place_heads: one of two norms");
+  do_place_heads(cache, qkv, slots, heads, turn);
+}
+
+void Ops::do_place_heads(
+    const KvLayer& cache, Tensor qkv, Tensor slots, const HeadLayout& heads, const HeadTurn& turn) {
+  if (!turn.q_norm.absent()) {
+    head_norm(qkv, 0, heads.n_heads, heads.head_dim, turn.q_norm, turn.eps);
+    head_norm(qkv, heads.n_heads, heads.n_kv_heads, heads.head_dim, turn.k_norm, turn.eps);
+  }
+  rope(qkv, turn.table, heads, turn.pairing);
+  store_kv(cache, qkv, slots, heads);
 }
 
 void Ops::attention(
@@ -280,7 +313,12 @@ void Ops::expert_down(Tensor out, Tensor h, const ExpertGroups& groups, const We
   do_expert_down(out, h, groups, w);
 }
 
-void Ops::combine(Tensor out, Tensor rows, const ExpertGroups& groups) {
+void Ops::combine(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend) {
+  if (!addend.absent()) {
+    need_f32(addend, out.rows(), out.cols(), "combine addend");
+    do_combine_add(out, rows, groups, addend);
+    return;
+  }
   need_f32(out, out.rows(), out.cols(), "combine out");
   need_assigned(rows, groups, out.rows() == 0 ? rows.cols() : out.cols(), "combine rows");
   need(groups.order, DType::kI32, out.rows(), groups.order.cols(), "combine order");
@@ -288,6 +326,11 @@ void Ops::combine(Tensor out, Tensor rows, const ExpertGroups& groups) {
   const int64_t entries = groups.order.elements();
   const Span span(trace_, "op.combine", element_work(entries * out.cols(), 1, 2));
   do_combine(out, rows, groups);
+}
+
+void Ops::do_combine_add(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend) {
+  combine(out, rows, groups);
+  add(out, addend);
 }
 
 void Ops::gather_rows(Tensor out, Tensor x, Tensor index) {

@@ -34,6 +34,9 @@ class Ops {
   // * head_dim, weight [head_dim].
   void head_norm(Tensor qkv, int first_head, int n_heads, int head_dim, Tensor weight, float eps);
 
+  // x += y, out = rms_norm(x). out another than x and y.
+  void add_rms_norm(Tensor out, Tensor x, Tensor y, Tensor weight, float eps);
+
   // out[t] = cos and sin of positions[t] * inv_freq[i], once per step. out [T, 2, r/2], inv_freq
   // [r/2] f32.
   void rope_table(Tensor out, Tensor positions, Tensor inv_freq);
@@ -41,6 +44,12 @@ class Ops {
   void rope(Tensor qkv, Tensor table, const HeadLayout& heads, RopePairing pairing);
   // Writes the key and value heads of qkv to the cache slots [T] i32.
   void store_kv(const KvLayer& cache, Tensor qkv, Tensor slots, const HeadLayout& heads);
+  // head_norm of queries and keys where there are weights for it, rope and store_kv.
+  void place_heads(const KvLayer& cache,
+                   Tensor qkv,
+                   Tensor slots,
+                   const HeadLayout& heads,
+                   const HeadTurn& turn);
   // Causal attention of each row over its sequence's cache (which holds the rows of this step
   // already); scores are scaled by head_dim^-0.5. out [T, n_heads * head_dim].
   void attention(
@@ -67,8 +76,9 @@ class Ops {
   // out[i] = h[i] W_e^T for every assignment. out [capacity, w.rows], h [capacity, w.cols].
   void expert_down(Tensor out, Tensor h, const ExpertGroups& groups, const Weight& w);
   // out[t] = sum over the assignments of row t, ascending in expert index, of weight *
-  // rows[assignment]; zeros for a row without any. out [T, n], rows [capacity, n].
-  void combine(Tensor out, Tensor rows, const ExpertGroups& groups);
+  // rows[assignment]; zeros for a row without any; then + addend[t] where there is one. out, addend
+  // [T, n], rows [capacity, n].
+  void combine(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend = {});
 
   // out[i] = x[index[i]]. index [out rows] i32, each within x's rows. f32 or i32.
   void gather_rows(Tensor out, Tensor x, Tensor index);
@@ -133,6 +143,14 @@ class Ops {
                               int64_t first,
                               int64_t count,
                               const RandomRows& from) = 0;
+  // Several operations in one launch, for backends where launches cost. The bits are the same.
+  virtual void do_add_rms_norm(Tensor out, Tensor x, Tensor y, Tensor weight, float eps);
+  virtual void do_place_heads(const KvLayer& cache,
+                              Tensor qkv,
+                              Tensor slots,
+                              const HeadLayout& heads,
+                              const HeadTurn& turn);
+  virtual void do_combine_add(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend);
 };
 
 // Limits of a step, from which a backend takes its scratch once, at start.

@@ -78,6 +78,14 @@ struct SequenceSpan {
   int32_t first_block = 0;  // of the sequence's pages in block_table
 };
 
+// What is done to queries and keys on their way to attention.
+struct HeadTurn {
+  Tensor q_norm, k_norm;  // [head_dim] f32, or absent
+  float eps = 0.0f;       // of the norms
+  Tensor table;           // of Ops::rope_table
+  RopePairing pairing = RopePairing::kHalfSplit;
+};
+
 // The rows of one step, on the device. Row i has token ids[i], stands at positions[i] of its
 // sequence, and its key and value go to cache slot slots[i] = page * 16 + offset. Absent tensors
 // where a stage does not need them.

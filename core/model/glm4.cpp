@@ -40,9 +40,7 @@ class Glm4 final : public Model {
     run_.ops.rms_norm(n, x, layer.input_norm, eps);
     layer.attention.forward(y, n, cache_->layer(i), batch.rows(), rope_);
     if (run_.config.sandwich_norms) run_.ops.rms_norm(y, y, layer.attention_out_norm, eps);
-    run_.ops.add(x, y);
-
-    run_.ops.rms_norm(n, x, layer.mlp_norm, eps);
+    run_.ops.add_rms_norm(n, x, y, layer.mlp_norm, eps);
     layer.mlp.forward(y, n);
     if (run_.config.sandwich_norms) run_.ops.rms_norm(y, y, layer.mlp_out_norm, eps);
     run_.ops.add(x, y);

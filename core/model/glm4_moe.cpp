@@ -59,9 +59,7 @@ class Glm4Moe final : public Model {
 
     run_.ops.rms_norm(n, x, layer.input_norm, run_.config.norm_eps);
     layer.attention.forward(y, n, cache, batch.rows(), rope_);
-    run_.ops.add(x, y);
-
-    run_.ops.rms_norm(n, x, layer.mlp_norm, run_.config.norm_eps);
+    run_.ops.add_rms_norm(n, x, y, layer.mlp_norm, run_.config.norm_eps);
     layer.moe ? layer.moe->forward(y, n) : layer.mlp->forward(y, n);
     run_.ops.add(x, y);
   }

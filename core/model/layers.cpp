@@ -119,13 +119,11 @@ void Attention::forward(
   ArenaScope scope(run_.arena);
   const Tensor qkv = take(run_, n.rows(), heads_.row_width());
   run_.ops.linear(qkv, n, qkv_, qkv_bias_);
-  if (run_.config.qk_norm) {
-    run_.ops.head_norm(qkv, 0, heads_.n_heads, heads_.head_dim, q_norm_, run_.config.norm_eps);
-    run_.ops.head_norm(
-        qkv, heads_.n_heads, heads_.n_kv_heads, heads_.head_dim, k_norm_, run_.config.norm_eps);
-  }
-  run_.ops.rope(qkv, rope, heads_, run_.config.rope.pairing);
-  run_.ops.store_kv(cache, qkv, rows.slots, heads_);
+  run_.ops.place_heads(cache,
+                       qkv,
+                       rows.slots,
+                       heads_,
+                       {q_norm_, k_norm_, run_.config.norm_eps, rope, run_.config.rope.pairing});
   const Tensor a = take(run_, n.rows(), int64_t{heads_.n_heads} * heads_.head_dim);
   run_.ops.attention(a, qkv, cache, rows, heads_);
   out_.forward(out, a);
@@ -199,6 +197,11 @@ void Moe::forward(Tensor out, Tensor n) {
   fault_point({"combine", rank, run_.where.step, run_.where.layer}, outputs.rows);
   if (unsummed()) {
     exchange_.combine_outputs(out, outputs.rows, outputs.groups, shared);
+    return;
+  }
+  if (mine.x.data == n.data) {  // nothing has travelled
+    run_.ops.combine(out, outputs.rows, outputs.groups, shared);
+    exchange_.combine(out, out, {});
     return;
   }
   const Tensor partial = take(run_, mine.x.rows(), n.cols());

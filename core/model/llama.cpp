@@ -33,9 +33,7 @@ class Llama final : public Model {
 
     run_.ops.rms_norm(n, x, layer.input_norm, run_.config.norm_eps);
     layer.attention.forward(y, n, cache_->layer(i), batch.rows(), rope_);
-    run_.ops.add(x, y);
-
-    run_.ops.rms_norm(n, x, layer.mlp_norm, run_.config.norm_eps);
+    run_.ops.add_rms_norm(n, x, y, layer.mlp_norm, run_.config.norm_eps);
     layer.mlp.forward(y, n);
     run_.ops.add(x, y);
   }

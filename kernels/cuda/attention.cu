@@ -1,10 +1,11 @@
-// The paged key-value cache and attention over it, operation by operation as on the CPU
+// Attention over the paged key-value cache, operation by operation as on the CPU
 // (kernels/cpu/isa_body.h): splits of 256 absolute positions, merged in ascending order. A block
 // has one row of a step and the query heads that share a key-value head, so that a key or value is
 // read once for all of them. With few rows the splits of a row are blocks of their own and are
 // merged by merge_splits; with many rows a block walks its row's splits. The bits are the same.
 // Pages are those of kernels/cpu/kv_page.h: keys [head][element][16], values [head][16][element].
 // SPDX-License-Identifier: MIT
+#include "kernels/cuda/kv.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/math.h"
 
@@ -12,7 +13,6 @@ namespace glm::GLM_CUDA_SPACE {
 namespace {
 
 constexpr int kThreads = 256;  // one for each position of a split
-constexpr int kGroup = 32;     // elements that share a scale in q8
 
 // Loads of keys or values that a thread starts at once; more would not fit its registers.
 template <int kHeads>
@@ -20,70 +20,6 @@ constexpr int kLoads = kHeads > 12 ? 4 : 8;
 // Blocks per multiprocessor that registers have to suffice for.
 template <int kHeads>
 constexpr int kResident = kHeads > 12 ? 1 : 2;
-
-template <KvPlane kPlane>
-struct Element;
-template <>
-struct Element<KvPlane::kF32> {
-  using Type = float;
-  static GLM_DEVICE float value(float x) { return x; }
-};
-template <>
-struct Element<KvPlane::kF16> {
-  using Type = uint16_t;
-  static GLM_DEVICE float value(uint16_t x) { return half_to_float(x); }
-};
-template <>
-struct Element<KvPlane::kQ8> {
-  using Type = int8_t;
-  static GLM_DEVICE float value(int8_t x) { return static_cast<float>(x); }
-};
-
-// ---- writing
-
-// A warp writes 32 elements of a vector. Vectors of a row: keys of all heads, then values.
-template <KvPlane kPlane>
-__global__ void store_rows(StoreArgs a) {
-  using Type = typename Element<kPlane>::Type;
-  const int32_t slot = a.slots[blockIdx.x];
-  if (slot < 0 || slot >= a.n_slots) return;
-  const int vector = static_cast<int>(blockIdx.y);
-  const int group = static_cast<int>(blockIdx.z);
-  const bool key = vector < a.n_kv_heads;
-  const int head = key ? vector : vector - a.n_kv_heads;
-  const int offset = slot % kPagePositions;
-  const int dim = group * kGroup + lane_id();
-  const bool inside = dim < a.head_dim;
-  const float x =
-      inside ? a.qkv[blockIdx.x * a.row_width + int64_t{a.n_heads + vector} * a.head_dim + dim]
-             : 0.0f;
-  uint8_t* page = (key ? a.keys : a.values) + slot / kPagePositions * a.page_bytes;
-  const int64_t at = key ? (int64_t{head} * a.head_dim + dim) * kPagePositions + offset
-                         : (int64_t{head} * kPagePositions + offset) * a.head_dim + dim;
-  auto* elements = reinterpret_cast<Type*>(page);
-  if constexpr (kPlane == KvPlane::kF32) {
-    if (inside) elements[at] = x;
-  } else if constexpr (kPlane == KvPlane::kF16) {
-    if (inside) elements[at] = float_to_half(x);
-  } else {
-    uint32_t top = bits_of(x) & 0x7FFFFFFFu;
-    for (int step = 16; step > 0; step /= 2) {
-      const uint32_t other = shuffle_xor(top, step);
-      top = other > top ? other : top;
-    }
-    const float largest = float_of(top);
-    const float inverse = largest >= kSmallestBlock ? quotient(127.0f, largest) : 0.0f;
-    if (inside) elements[at] = static_cast<int8_t>(quantized(x * inverse));
-    const int groups = (a.head_dim + kGroup - 1) / kGroup;
-    const int64_t scale = key ? (int64_t{head} * groups + group) * kPagePositions + offset
-                              : (int64_t{head} * kPagePositions + offset) * groups + group;
-    if (lane_id() == 0)
-      reinterpret_cast<float*>(page + a.scale_bytes)[scale] =
-          largest < kSmallestBlock ? 0.0f : quotient(largest, 127.0f);
-  }
-}
-
-// ---- attention
 
 // What a block works on: query heads [first_head, + n_heads) of row `row`, which sees `visible`
 // positions of the pages.
@@ -438,16 +374,6 @@ void attend_heads(const AttentionArgs& a, int64_t n_rows, Stream stream) {
 }
 
 }  // namespace
-
-void store_kv(const StoreArgs& args, KvPlane plane, int64_t n_rows, Stream stream) {
-  const Shape grid{n_rows, 2 * args.n_kv_heads, (args.head_dim + kGroup - 1) / kGroup};
-  if (plane == KvPlane::kF32)
-    launch("store_kv f32", store_rows<KvPlane::kF32>, grid, 32, 0, stream, args);
-  else if (plane == KvPlane::kF16)
-    launch("store_kv f16", store_rows<KvPlane::kF16>, grid, 32, 0, stream, args);
-  else
-    launch("store_kv q8", store_rows<KvPlane::kQ8>, grid, 32, 0, stream, args);
-}
 
 void attention(const AttentionArgs& args, KvPlane plane, int64_t n_rows, Stream stream) {
   if (plane == KvPlane::kF32)

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/cost.h"
 #include "kernels/cpu/kv_page.h"
 #include "kernels/shards.h"
 
@@ -166,7 +167,12 @@ void CudaOps::do_embed(Tensor out, Tensor ids, const Weight& table, int64_t firs
 }
 
 void CudaOps::do_rms_norm(Tensor out, Tensor x, Tensor weight, float eps) {
-  cuda::rms_norm({out.f32(), x.f32(), weight.f32(), x.cols(), eps}, x.rows(), stream_);
+  cuda::rms_norm({out.f32(), x.f32(), nullptr, weight.f32(), x.cols(), eps}, x.rows(), stream_);
+}
+
+void CudaOps::do_add_rms_norm(Tensor out, Tensor x, Tensor y, Tensor weight, float eps) {
+  const Span span(trace_, "op.add_rms_norm", element_work(x.elements(), 4, 5));
+  cuda::rms_norm({out.f32(), x.f32(), y.f32(), weight.f32(), x.cols(), eps}, x.rows(), stream_);
 }
 
 void CudaOps::do_head_norm(
@@ -286,9 +292,23 @@ void CudaOps::do_group_rows(ExpertGroups& groups,
 }
 
 void CudaOps::do_combine(Tensor out, Tensor rows, const ExpertGroups& groups) {
+  run_combine(out, rows, groups, nullptr);
+}
+
+void CudaOps::do_combine_add(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend) {
+  const Work work = element_work(groups.order.elements() * out.cols() + out.elements(), 1, 2);
+  const Span span(trace_, "op.combine", work);
+  run_combine(out, rows, groups, addend.f32());
+}
+
+void CudaOps::run_combine(Tensor out,
+                          Tensor rows,
+                          const ExpertGroups& groups,
+                          const float* addend) {
   const int64_t n_rows = out.rows();
   const cuda::CombineArgs args{out.f32(),
                                rows.f32(),
+                               addend,
                                groups.order.i32(),
                                groups.weights.f32(),
                                n_rows == 0 ? 0 : out.cols(),
@@ -298,20 +318,40 @@ void CudaOps::do_combine(Tensor out, Tensor rows, const ExpertGroups& groups) {
 
 // ---- attention
 
-void CudaOps::do_store_kv(const KvLayer& cache, Tensor qkv, Tensor slots, const HeadLayout& heads) {
+cuda::StoreArgs CudaOps::store_args(const KvLayer& cache,
+                                    Tensor qkv,
+                                    Tensor slots,
+                                    const HeadLayout& heads) {
   const KvPageLayout page(cache);
-  const cuda::StoreArgs args{qkv.f32(),
-                             slots.i32(),
-                             static_cast<uint8_t*>(cache.keys),
-                             static_cast<uint8_t*>(cache.values),
-                             heads.row_width(),
-                             page.bytes(),
-                             page.scales(),
-                             cache.n_blocks * kKvBlockTokens,
-                             heads.n_heads,
-                             heads.n_kv_heads,
-                             heads.head_dim};
-  cuda::store_kv(args, plane_of(cache.dtype), qkv.rows(), stream_);
+  return {qkv.f32(),
+          slots.i32(),
+          static_cast<uint8_t*>(cache.keys),
+          static_cast<uint8_t*>(cache.values),
+          heads.row_width(),
+          page.bytes(),
+          page.scales(),
+          cache.n_blocks * kKvBlockTokens,
+          heads.n_heads,
+          heads.n_kv_heads,
+          heads.head_dim};
+}
+
+void CudaOps::do_store_kv(const KvLayer& cache, Tensor qkv, Tensor slots, const HeadLayout& heads) {
+  cuda::store_kv(store_args(cache, qkv, slots, heads), plane_of(cache.dtype), qkv.rows(), stream_);
+}
+
+void CudaOps::do_place_heads(
+    const KvLayer& cache, Tensor qkv, Tensor slots, const HeadLayout& heads, const HeadTurn& turn) {
+  const Span span(trace_, "op.place_heads", element_work(2 * qkv.elements(), 2, 4));
+  const cuda::HeadsArgs args{store_args(cache, qkv, slots, heads),
+                             qkv.f32(),
+                             turn.q_norm.absent() ? nullptr : turn.q_norm.f32(),
+                             turn.k_norm.absent() ? nullptr : turn.k_norm.f32(),
+                             turn.table.f32(),
+                             turn.eps,
+                             static_cast<int>(turn.table.cols() / 2),
+                             turn.pairing == RopePairing::kInterleaved};
+  cuda::place_heads(args, plane_of(cache.dtype), qkv.rows(), stream_);
 }
 
 void CudaOps::do_attention(

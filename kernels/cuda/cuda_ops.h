@@ -67,6 +67,13 @@ class CudaOps final : public Ops {
   void do_add(Tensor x, Tensor y) override;
   void do_concat_columns(Tensor out, Tensor in, const std::vector<int64_t>& widths) override;
   void do_pad_columns(Tensor out, Tensor in, int64_t first) override;
+  void do_add_rms_norm(Tensor out, Tensor x, Tensor y, Tensor weight, float eps) override;
+  void do_place_heads(const KvLayer& cache,
+                      Tensor qkv,
+                      Tensor slots,
+                      const HeadLayout& heads,
+                      const HeadTurn& turn) override;
+  void do_combine_add(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend) override;
   void do_fill_random(const Weight& w,
                       int64_t first,
                       int64_t count,
@@ -83,6 +90,11 @@ class CudaOps final : public Ops {
     bool by_row = false;  // inputs are rows of a step, not assignments
   };
   void run(const Product& product);
+  void run_combine(Tensor out, Tensor rows, const ExpertGroups& groups, const float* addend);
+  static StoreArgs store_args(const KvLayer& cache,
+                              Tensor qkv,
+                              Tensor slots,
+                              const HeadLayout& heads);
 
   CudaScratchPlan plan_;
   Stream stream_;

@@ -40,23 +40,13 @@ void embed(const EmbedArgs& args, int64_t n_rows, Stream stream);
 
 struct NormArgs {
   float* out;
-  const float* x;
+  float* x;
+  const float* y;  // added to x first, or absent
   const float* weight;
   int64_t cols;
   float eps;
 };
 void rms_norm(const NormArgs& args, int64_t n_rows, Stream stream);
-
-struct HeadNormArgs {
-  float* qkv;
-  const float* weight;
-  int64_t row_width;
-  int first_head;
-  int n_heads;
-  int head_dim;
-  float eps;
-};
-void head_norm(const HeadNormArgs& args, int64_t n_rows, Stream stream);
 
 struct RopeTableArgs {
   float* out;
@@ -65,17 +55,6 @@ struct RopeTableArgs {
   int half;
 };
 void rope_table(const RopeTableArgs& args, int64_t n_rows, Stream stream);
-
-struct RopeArgs {
-  float* qkv;
-  const float* table;
-  int64_t row_width;
-  int n_heads;  // that turn: queries and keys
-  int head_dim;
-  int half;
-  bool interleaved;
-};
-void rope(const RopeArgs& args, int64_t n_rows, Stream stream);
 
 struct GatherArgs {
   uint32_t* out;
@@ -178,6 +157,7 @@ void group_rows(const GroupArgs& args, Stream stream);
 struct CombineArgs {
   float* out;
   const float* rows;
+  const float* addend;  // of the size of out, or absent
   const int32_t* order;
   const float* weights;
   int64_t cols;
@@ -247,12 +227,32 @@ int product_tile(Plane plane, int64_t n);
 void quantized_product(const ProductArgs& args, Plane plane, int tile, int64_t n_items, Stream s);
 void plain_product(const ProductArgs& args, Plane plane, int tile, int64_t n_items, Stream s);
 
-// ---- attention.cu
+// ---- heads.cu
 
 enum class KvPlane : uint8_t { kF32, kF16, kQ8 };
 inline constexpr int kPagePositions = 16;
-inline constexpr int kSplitLength = 256;  // positions
-inline constexpr int kMaxHeadsOfBlock = 16;
+
+struct HeadNormArgs {
+  float* qkv;
+  const float* weight;
+  int64_t row_width;
+  int first_head;
+  int n_heads;
+  int head_dim;
+  float eps;
+};
+void head_norm(const HeadNormArgs& args, int64_t n_rows, Stream stream);
+
+struct RopeArgs {
+  float* qkv;
+  const float* table;
+  int64_t row_width;
+  int n_heads;  // that turn: queries and keys
+  int head_dim;
+  int half;
+  bool interleaved;
+};
+void rope(const RopeArgs& args, int64_t n_rows, Stream stream);
 
 struct StoreArgs {
   const float* qkv;
@@ -268,6 +268,24 @@ struct StoreArgs {
   int head_dim;
 };
 void store_kv(const StoreArgs& args, KvPlane plane, int64_t n_rows, Stream stream);
+
+// Norms, rotation and the cache at once.
+struct HeadsArgs {
+  StoreArgs store;
+  float* qkv;           // the same as store.qkv
+  const float* q_norm;  // or absent
+  const float* k_norm;
+  const float* table;
+  float eps;
+  int half;
+  bool interleaved;
+};
+void place_heads(const HeadsArgs& args, KvPlane plane, int64_t n_rows, Stream stream);
+
+// ---- attention.cu
+
+inline constexpr int kSplitLength = 256;  // positions
+inline constexpr int kMaxHeadsOfBlock = 16;
 
 struct AttentionArgs {
   float* out;

@@ -210,6 +210,7 @@ __global__ void combine_rows(CombineArgs a) {
     const float term = weights[k] * a.rows[order[k] * a.cols + c];
     y = k == 0 ? term : y + term;
   }
+  if (a.addend != nullptr) y = y + a.addend[blockIdx.x * a.cols + c];
   a.out[blockIdx.x * a.cols + c] = y;
 }
 

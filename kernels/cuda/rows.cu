@@ -1,4 +1,4 @@
-// Kernels that move, add, normalise and turn rows. SPDX-License-Identifier: MIT
+// Kernels that move, add and normalise rows. SPDX-License-Identifier: MIT
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/math.h"
 
@@ -41,18 +41,22 @@ __global__ void embed_rows(EmbedArgs a) {
     a.out[t * a.cols + c] = mine ? element(a, id, c) : 0.0f;
 }
 
-// A block per row; columns pass through shared memory, so that 64 chains of sums do not wait for
-// memory.
+// A block per row, to which y is added first where there is one; columns pass through shared
+// memory, so that 64 chains of sums do not wait for memory.
 __global__ void norm_rows(NormArgs a) {
   constexpr int kPiece = 2048;
   float* piece = shared_as<float>();
   float* sums = piece + kPiece;
   const int thread = static_cast<int>(threadIdx.x);
-  const float* x = a.x + blockIdx.x * a.cols;
+  float* x = a.x + blockIdx.x * a.cols;
+  const float* y = a.y == nullptr ? nullptr : a.y + blockIdx.x * a.cols;
   float sum = 0.0f;
   for (int64_t begin = 0; begin < a.cols; begin += kPiece) {
     const int n = static_cast<int>(a.cols - begin < kPiece ? a.cols - begin : kPiece);
-    for (int i = thread; i < n; i += kThreads) piece[i] = x[begin + i];
+    for (int i = thread; i < n; i += kThreads) {
+      if (y != nullptr) x[begin + i] = x[begin + i] + y[begin + i];  // read again by this thread
+      piece[i] = x[begin + i];
+    }
     __syncthreads();
     if (thread < kSums)
       for (int i = thread; i < n; i += kSums) sum = fused(piece[i], piece[i], sum);
@@ -70,21 +74,6 @@ __global__ void norm_rows(NormArgs a) {
     a.out[blockIdx.x * a.cols + c] = x[c] * inverse * a.weight[c];
 }
 
-// A warp per head: every lane has two of the 64 sums.
-__global__ void norm_heads(HeadNormArgs a) {
-  const int lane = lane_id();
-  float* x = a.qkv + blockIdx.y * a.row_width + (a.first_head + blockIdx.x) * int64_t{a.head_dim};
-  float first = 0.0f;
-  float second = 0.0f;
-  for (int i = lane; i < a.head_dim; i += kSums) first = fused(x[i], x[i], first);
-  for (int i = lane + 32; i < a.head_dim; i += kSums) second = fused(x[i], x[i], second);
-  float sum = first + second;
-  for (int step = 16; step > 0; step /= 2) sum = sum + shuffle_xor(sum, step);
-  const float mean = quotient(sum, static_cast<float>(a.head_dim));
-  const float inverse = quotient(1.0f, square_root(mean + a.eps));
-  for (int i = lane; i < a.head_dim; i += 32) x[i] = x[i] * inverse * a.weight[i];
-}
-
 __global__ void fill_rope_table(RopeTableArgs a) {
   const int i = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
   if (i >= a.half) return;
@@ -93,24 +82,6 @@ __global__ void fill_rope_table(RopeTableArgs a) {
   float* row = a.out + t * 2 * a.half;
   row[i] = static_cast<float>(cos(angle));
   row[a.half + i] = static_cast<float>(sin(angle));
-}
-
-// A block per row of a step.
-__global__ void turn_heads(RopeArgs a) {
-  const float* cosine = a.table + blockIdx.x * int64_t{2} * a.half;
-  const float* sine = cosine + a.half;
-  float* row = a.qkv + blockIdx.x * a.row_width;
-  for (int64_t n = threadIdx.x; n < int64_t{a.n_heads} * a.half; n += blockDim.x) {
-    const int64_t head = n / a.half;
-    const int64_t i = n % a.half;
-    float* v = row + head * a.head_dim;
-    float* first = v + (a.interleaved ? 2 * i : i);
-    float* second = v + (a.interleaved ? 2 * i + 1 : i + a.half);
-    const float x = *first;
-    const float y = *second;
-    *first = x * cosine[i] - y * sine[i];
-    *second = y * cosine[i] + x * sine[i];
-  }
 }
 
 // A row outside x becomes NaN: a kernel cannot refuse.
@@ -152,16 +123,8 @@ void rms_norm(const NormArgs& args, int64_t n_rows, Stream stream) {
   launch("rms_norm", norm_rows, {n_rows}, kThreads, (2048 + kSums) * sizeof(float), stream, args);
 }
 
-void head_norm(const HeadNormArgs& args, int64_t n_rows, Stream stream) {
-  launch("head_norm", norm_heads, {args.n_heads, n_rows}, 32, 0, stream, args);
-}
-
 void rope_table(const RopeTableArgs& args, int64_t n_rows, Stream stream) {
   launch("rope_table", fill_rope_table, {n_rows, pieces(args.half, 32)}, 32, 0, stream, args);
-}
-
-void rope(const RopeArgs& args, int64_t n_rows, Stream stream) {
-  launch("rope", turn_heads, {args.half == 0 ? 0 : n_rows}, kThreads, 0, stream, args);
 }
 
 void gather_rows(const GatherArgs& args, int64_t n_rows, Stream stream) {

@@ -91,6 +91,37 @@ TEST_P(Attention, CacheBytesAreTheReferences) {
   }
 }
 
+TEST_P(Attention, HeadsPlacedAtOnceAreThoseOfOneStepAfterTheOther) {
+  Backends backends({1});
+  const HeadLayout heads = GetParam().layout();
+  const int total = 19;
+  const int64_t turned = heads.head_dim / 4 * 2;
+  Floats q_norm(1, heads.head_dim, 24), k_norm(1, heads.head_dim, 25), table(total, turned, 26);
+  for (const KvDType dtype : kKvTypes) {
+    for (const bool norms : {false, true}) {
+      const RopePairing pairing = norms ? RopePairing::kHalfSplit : RopePairing::kInterleaved;
+      HeadTurn turn{{}, {}, 1e-5f, table.view().reshaped({total, 2, turned / 2}), pairing};
+      if (norms) turn.q_norm = q_norm.vector();
+      if (norms) turn.k_norm = k_norm.vector();
+      on_all(backends, [&](Ops& ops) {
+        Sequence once(heads, dtype, total, 27), apart(heads, dtype, total, 27);
+        const Tensor slots = host_tensor(once.slots.data(), DType::kI32, {total});
+        ops.place_heads(once.cache.layer, once.qkv.view(), slots, heads, turn);
+        const Tensor qkv = apart.qkv.view();
+        if (norms) {
+          ops.head_norm(qkv, 0, heads.n_heads, heads.head_dim, turn.q_norm, 1e-5f);
+          ops.head_norm(qkv, heads.n_heads, heads.n_kv_heads, heads.head_dim, turn.k_norm, 1e-5f);
+        }
+        ops.rope(qkv, turn.table, heads, pairing);
+        apart.store(ops, 0, total);
+        EXPECT_TRUE(same_bits(once.qkv.data, apart.qkv.data)) << kv_dtype_name(dtype);
+        EXPECT_EQ(once.cache.keys, apart.cache.keys) << kv_dtype_name(dtype);
+        EXPECT_EQ(once.cache.values, apart.cache.values) << kv_dtype_name(dtype);
+      });
+    }
+  }
+}
+
 std::string attention_case_name(const ::testing::TestParamInfo<AttentionCase>& info) {
   return fmt::format("q{}kv{}dim{}ratio{}first{}",
                      info.param.n_heads,

@@ -183,6 +183,26 @@ void MirroredOps::do_pad_columns(Tensor o, Tensor x, int64_t first) {
   finish();
 }
 
+void MirroredOps::do_add_rms_norm(Tensor o, Tensor x, Tensor y, Tensor weight, float eps) {
+  ops_->add_rms_norm(out(o), out(x), in(y), in(weight), eps);
+  finish();
+}
+
+void MirroredOps::do_place_heads(
+    const KvLayer& cache, Tensor qkv, Tensor slots, const HeadLayout& heads, const HeadTurn& turn) {
+  HeadTurn view = turn;
+  view.q_norm = in(turn.q_norm);
+  view.k_norm = in(turn.k_norm);
+  view.table = in(turn.table);
+  ops_->place_heads(inout(cache), out(qkv), in(slots), heads, view);
+  finish();
+}
+
+void MirroredOps::do_combine_add(Tensor o, Tensor rows, const ExpertGroups& groups, Tensor addend) {
+  ops_->combine(out(o), in(rows), in(groups), in(addend));
+  finish();
+}
+
 void MirroredOps::do_fill_random(const Weight& w,
                                  int64_t first,
                                  int64_t count,

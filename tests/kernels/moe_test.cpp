@@ -236,6 +236,20 @@ std::string experts_case_name(const ::testing::TestParamInfo<ExpertCase>& info) 
 }
 INSTANTIATE_TEST_SUITE_P(Cases, Experts, ::testing::ValuesIn(expert_cases()), experts_case_name);
 
+TEST(Combine, AnAddendComesLast) {
+  Backends backends({2});
+  on_all(backends, [&](Ops& ops) {
+    Groups groups(4, 2, 3);
+    groups.order.data = {0, 2, 3, -1, -1, -1};
+    groups.weights.data = {0.1f, 0.7f, 0.3f, 5, 5, 5};
+    Floats rows(6, 300, 69), addend(2, 300, 70), out(2, 300), expected(2, 300);
+    ops.combine(out.view(), rows.view(), groups.view, addend.view());
+    ops.combine(expected.view(), rows.view(), groups.view);
+    ops.add(expected.view(), addend.view());
+    EXPECT_TRUE(same_bits(out.data, expected.data));
+  });
+}
+
 TEST(Combine, AddsInAscendingOrderWithOneRoundingEach) {
   Backends backends({2});
   for (size_t i = 0; i < backends.size(); ++i) {

@@ -32,6 +32,21 @@ TEST(RmsNorm, ConstantVectorGivesTheSignTimesTheWeight) {
   }
 }
 
+TEST(RmsNorm, WithASumBeforeItIsBothApart) {
+  Backends backends;
+  for (const int64_t n : {1, 63, 256, 2048, 4099}) {
+    Floats x(3, n, 48), y(3, n, 49), weight(1, n, 50);
+    on_all(backends, [&](Ops& ops) {
+      Floats together = x, apart = x, out(3, n), expected(3, n);
+      ops.add_rms_norm(out.view(), together.view(), y.view(), weight.vector(), 1e-5f);
+      ops.add(apart.view(), y.view());
+      ops.rms_norm(expected.view(), apart.view(), weight.vector(), 1e-5f);
+      EXPECT_TRUE(same_bits(together.data, apart.data)) << n;
+      EXPECT_TRUE(same_bits(out.data, expected.data)) << n;
+    });
+  }
+}
+
 TEST(HeadNorm, TouchesOnlyItsHeads) {
   Backends backends;
   Floats weight(1, 24, 44);

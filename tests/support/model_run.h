@@ -28,7 +28,7 @@ struct RunOptions {
   // make_ops.
   std::function<std::unique_ptr<Device>(int rank)> device_of_rank = {};
   std::function<std::unique_ptr<Ops>(int rank, Device&, const OpsLimits&)> ops_of_rank = {};
-  std::optional<NcclUse> nccl;  // absent: devices talk by way of their hosts
+  std::optional<NcclUse> nccl = {};  // absent: devices talk by way of their hosts
   KvDType kv_dtype = KvDType::kF32;
   int threads = 1;        // of each rank
   int64_t max_rows = 64;  // chunk of a prompt
