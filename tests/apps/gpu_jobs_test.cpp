@@ -44,6 +44,21 @@ TEST(GpuJobs, RanksWithoutAGpuComputeOnTheCpu) {
   EXPECT_EQ(devices(other), (std::vector<std::string>{"cpu", "cuda:0 (emulated)", "cpu"}));
 }
 
+TEST(GpuJobs, SyntheticModelsAreThoseOfTheCpu) {
+  const Args args = {"--synthetic",
+                     test_data("golden/glm4_moe_air/config.json"),
+                     "--tokens",
+                     "1,2,3",
+                     "--max-tokens",
+                     "8",
+                     "--temperature",
+                     "0",
+                     "--reproducible"};
+  const std::string expected = expect_good(infer(0, args)).out;
+  EXPECT_EQ(expect_good(infer_on_gpus(1, 0, args)).out, expected);
+  EXPECT_EQ(expect_good(infer_on_gpus(2, 2, args)).out, expected);
+}
+
 // Sampling at temperature 1 goes another way at the first other bit that matters.
 TEST(GpuJobs, ReproducibleTextsAreThoseOfTheCpu) {
   const Args args = {"--model",
