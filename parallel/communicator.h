@@ -5,8 +5,7 @@
 // same bits. Every wait has a deadline; when it passes, Error(kCommunication) names operation,
 // group, layer, sequence number and the ranks waited for; the group is of no use afterwards.
 // send() may wait for its recv(). Tensors of a device that is not the host's travel through host
-// memory; a communicator of the devices' own library would be another class behind this interface,
-// made from a group like these (its ids travel by broadcast_string).
+// memory, or by the devices' own library (NcclCommunicator, made from a group like these).
 // SPDX-License-Identifier: MIT
 #pragma once
 

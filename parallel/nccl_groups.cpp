@@ -2,6 +2,7 @@
 #include "parallel/nccl_groups.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 
 #include <unistd.h>
@@ -21,7 +22,7 @@ bool told_to_share() {
   return value != nullptr && std::string(value) == "1";
 }
 
-// The first of `n` fields that `text` begins with; the last one is all of the rest.
+// Cuts the first line off.
 std::string take_field(std::string& text) {
   const size_t end = text.find('\n');
   const std::string field = text.substr(0, end);

@@ -2,8 +2,8 @@
 // order or given up. SPDX-License-Identifier: MIT
 #pragma once
 
-#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "core/base/device.h"
