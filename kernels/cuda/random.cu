@@ -127,6 +127,13 @@ GLM_DEVICE void fill_block(const RandomArgs& a) {
 __global__ void GLM_BOUNDS(kThreads, 2) fill_q40(RandomArgs a) { fill_block<4>(a); }
 __global__ void GLM_BOUNDS(kThreads, 2) fill_q80(RandomArgs a) { fill_block<8>(a); }
 
+// u.v[i], without an array in memory.
+GLM_DEVICE float chosen(const Floats4& u, int i) {
+  const float low = i == 0 ? u.v[0] : u.v[1];
+  const float high = i == 2 ? u.v[2] : u.v[3];
+  return i < 2 ? low : high;
+}
+
 __global__ void GLM_BOUNDS(kThreads, 2) fill_plain(RandomArgs a) {
   const int64_t n = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const int64_t groups = (a.cols + 3) / 4;
@@ -142,7 +149,7 @@ __global__ void GLM_BOUNDS(kThreads, 2) fill_plain(RandomArgs a) {
   for (int i = 0; i < 4 && col + i < a.cols; ++i) {
     const uint64_t index = static_cast<uint64_t>(from + i);
     if (index / 4 != counter) u = uniform(a.key, ++counter);
-    const float x = a.low + a.width * u.v[index % 4];
+    const float x = a.low + a.width * chosen(u, static_cast<int>(index % 4));
     if (a.plane == Plane::kF32)
       reinterpret_cast<float*>(out)[at + i] = x;
     else
