@@ -151,4 +151,22 @@ void TimedOps::do_fill_random(const Weight& w,
   time("op.fill_random", [&] { ops_.fill_random(w, first, count, from); });
 }
 
+// Operations in one launch have no span of their own: what they move is stated here.
+void TimedOps::do_add_rms_norm(Tensor out, Tensor x, Tensor y, Tensor weight, float eps) {
+  time("op.add_rms_norm", [&] { ops_.add_rms_norm(out, x, y, weight, eps); });
+  times_.add("op.add_rms_norm", 0, element_work(x.elements(), 4, 5));
+}
+
+void TimedOps::do_place_heads(
+    const KvLayer& cache, Tensor qkv, Tensor slots, const HeadLayout& heads, const HeadTurn& turn) {
+  time("op.place_heads", [&] { ops_.place_heads(cache, qkv, slots, heads, turn); });
+  times_.add("op.place_heads", 0, element_work(qkv.elements(), 2, 5));
+}
+
+void TimedOps::do_combine_add(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend) {
+  time("op.combine_add", [&] { ops_.combine(out, rows, groups, addend); });
+  const int64_t entries = groups.order.elements();
+  times_.add("op.combine_add", 0, element_work((entries + 2 * out.rows()) * out.cols(), 1, 2));
+}
+
 }  // namespace glm::bench

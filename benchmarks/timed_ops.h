@@ -69,6 +69,13 @@ class TimedOps final : public Ops {
                       int64_t first,
                       int64_t count,
                       const RandomRows& from) override;
+  void do_add_rms_norm(Tensor out, Tensor x, Tensor y, Tensor weight, float eps) override;
+  void do_place_heads(const KvLayer& cache,
+                      Tensor qkv,
+                      Tensor slots,
+                      const HeadLayout& heads,
+                      const HeadTurn& turn) override;
+  void do_combine_add(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend) override;
 
   Device& device_;
   Ops& ops_;
