@@ -52,10 +52,36 @@ std::vector<DeviceChoice> parse_devices(const std::string& text) {
   return out;
 }
 
+CLI::Option* group(CLI::Option* option) { return option->group("Ranks and machine"); }
+
+void add_device_options(CLI::App& app, InferOptions& o) {
+  group(
+      app.add_option_function<std::string>(
+             "--device",
+             [&o](const std::string& text) { o.device = parse_devices(text); },
+             "Where the ranks compute: auto (a GPU for each rank as far as there are any), cpu or "
+             "cuda; one for all ranks, or one for each, e.g. cuda,cpu (default auto)")
+          ->type_name("DEVICE,..."));
+  group(app.add_flag(
+      "--allow-shared-gpu", o.allow_shared_gpu, "Let several ranks compute on one GPU"));
+  group(add_choice<NcclUse>(
+      app,
+      "--nccl",
+      o.nccl,
+      {{"auto", NcclUse::kAuto}, {"on", NcclUse::kOn}, {"off", NcclUse::kOff}},
+      "Whether groups of ranks with a GPU each talk over NCCL; off: by way of the hosts (default "
+      "auto)"));
+  group(app.add_option("--memory-fraction",
+                       o.memory_fraction,
+                       "Part of the free memory that the plan may use (default: 0.95 of a GPU's, 1 "
+                       "of a host's)")
+            ->check(number_in(0, 1, true))
+            ->type_name("F"));
+}
+
 }  // namespace
 
 void add_rank_options(CLI::App& app, InferOptions& o) {
-  const auto group = [](CLI::Option* option) { option->group("Ranks and machine"); };
   const auto axis = [&](const char* name, std::optional<int>& target, const char* text) {
     group(app.add_option(name, target, text)->check(integer_in(1, 1 << 20))->type_name("N"));
   };
@@ -89,28 +115,7 @@ void add_rank_options(CLI::App& app, InferOptions& o) {
   group(app.add_flag("--reproducible",
                      o.reproducible,
                      "Same logits to the bit on any number of ranks, in any batch; slower"));
-  group(
-      app.add_option_function<std::string>(
-             "--device",
-             [&o](const std::string& text) { o.device = parse_devices(text); },
-             "Where the ranks compute: auto (a GPU for each rank as far as there are any), cpu or "
-             "cuda; one for all ranks, or one for each, e.g. cuda,cpu (default auto)")
-          ->type_name("DEVICE,..."));
-  group(app.add_flag(
-      "--allow-shared-gpu", o.allow_shared_gpu, "Let several ranks compute on one GPU"));
-  group(add_choice<NcclUse>(
-      app,
-      "--nccl",
-      o.nccl,
-      {{"auto", NcclUse::kAuto}, {"on", NcclUse::kOn}, {"off", NcclUse::kOff}},
-      "Whether groups of ranks with a GPU each talk over NCCL; off: by way of the hosts (default "
-      "auto)"));
-  group(app.add_option("--memory-fraction",
-                       o.memory_fraction,
-                       "Part of the free memory that the plan may use (default: 0.95 of a GPU's, 1 "
-                       "of a host's)")
-            ->check(number_in(0, 1, true))
-            ->type_name("F"));
+  add_device_options(app, o);
   group(add_choice<KvDType>(app,
                             "--kv-dtype",
                             o.kv_dtype,
