@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: MIT
 #include "kernels/ops.h"
 
+#include <algorithm>
+#include <bit>
+
 #include "kernels/cost.h"
 
 namespace glm {
@@ -331,6 +334,64 @@ void Ops::combine(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor ad
 void Ops::do_combine_add(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend) {
   combine(out, rows, groups);
   add(out, addend);
+}
+
+void Ops::copy_rows(RowCopies& out, Tensor experts, Tensor weights, Tensor borders, int slices) {
+  const int64_t rows = experts.rows();
+  GLM_CHECK(borders.dtype == DType::kI32 && borders.elements() > 0 && slices > 0,
+            "copy_rows: borders {} in {} slices",
+            borders.shape_text(),
+            slices);
+  const int64_t sent = (borders.elements() - 1) * slices * rows;
+  need(experts, DType::kI32, rows, experts.cols(), "copy_rows experts");
+  need_f32(weights, rows, experts.cols(), "copy_rows weights");
+  need_list(out.index, sent, "copy_rows index");
+  need(out.routing, DType::kI32, sent, 2 * experts.cols(), "copy_rows routing");
+  need(out.places, DType::kI32, rows, out.places.cols(), "copy_rows places");
+  const Span span(trace_, "op.copy_rows", element_work(out.routing.elements(), 2, 0));
+  do_copy_rows(out, experts, weights, borders, slices);
+}
+
+void Ops::do_copy_rows(RowCopies& out, Tensor experts, Tensor weights, Tensor borders, int slices) {
+  const int64_t rows = experts.rows(), top_k = experts.cols(), most = out.places.cols();
+  const int64_t ranks = (borders.elements() - 1) * slices;
+  for (int64_t t = 0; t < rows; ++t) {
+    int32_t* places = out.places.i32() + t * most;
+    std::fill(places, places + most, -1);
+    for (int64_t p = 0; p < ranks; ++p) {
+      const int64_t at = p * rows + t;
+      const int32_t begin = borders.i32()[p / slices], end = borders.i32()[p / slices + 1];
+      int32_t* routing = out.routing.i32() + at * 2 * top_k;
+      bool needed = false;
+      for (int64_t j = 0; j < top_k; ++j) {
+        const int32_t expert = experts.i32()[t * top_k + j];
+        const bool goes = expert >= begin && expert < end;
+        routing[j] = goes ? expert : -1;
+        routing[top_k + j] = goes ? std::bit_cast<int32_t>(weights.f32()[t * top_k + j]) : 0;
+        needed = needed || goes;
+      }
+      if (needed) *places++ = static_cast<int32_t>(at);
+      out.index.i32()[at] = static_cast<int32_t>(t);
+    }
+  }
+}
+
+void Ops::split_routing(Tensor experts, Tensor weights, Tensor routing) {
+  need(experts, DType::kI32, routing.rows(), experts.cols(), "split_routing experts");
+  need_f32(weights, routing.rows(), experts.cols(), "split_routing weights");
+  need(routing, DType::kI32, routing.rows(), 2 * experts.cols(), "split_routing routing");
+  const Span span(trace_, "op.split_routing", element_work(routing.elements(), 2, 0));
+  do_split_routing(experts, weights, routing);
+}
+
+void Ops::do_split_routing(Tensor experts, Tensor weights, Tensor routing) {
+  const int64_t top_k = experts.cols();
+  for (int64_t i = 0; i < experts.rows(); ++i) {
+    const int32_t* from = routing.i32() + i * 2 * top_k;
+    std::copy_n(from, top_k, experts.i32() + i * top_k);
+    for (int64_t j = 0; j < top_k; ++j)
+      weights.f32()[i * top_k + j] = std::bit_cast<float>(from[top_k + j]);
+  }
 }
 
 void Ops::gather_rows(Tensor out, Tensor x, Tensor index) {

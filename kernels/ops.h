@@ -80,6 +80,13 @@ class Ops {
   // [T, n], rows [capacity, n].
   void combine(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend = {});
 
+  // Who of all ranks needs which row. experts, weights [T, top_k] as routed; shares of `slices`
+  // ranks each, share s holds experts [borders[s], borders[s + 1]): borders [shares + 1] i32. The
+  // tensors of `out` are the caller's; out.places has room for every rank a row can need.
+  void copy_rows(RowCopies& out, Tensor experts, Tensor weights, Tensor borders, int slices);
+  // The two halves of RowCopies::routing: experts, weights [n, top_k] from routing [n, 2 top_k].
+  void split_routing(Tensor experts, Tensor weights, Tensor routing);
+
   // out[i] = x[index[i]]. index [out rows] i32, each within x's rows. f32 or i32.
   void gather_rows(Tensor out, Tensor x, Tensor index);
   // x += y.
@@ -143,6 +150,10 @@ class Ops {
                               int64_t first,
                               int64_t count,
                               const RandomRows& from) = 0;
+  // Of integers, by default on the host.
+  virtual void do_copy_rows(
+      RowCopies& out, Tensor experts, Tensor weights, Tensor borders, int slices);
+  virtual void do_split_routing(Tensor experts, Tensor weights, Tensor routing);
   // Several operations in one launch, for backends where launches cost. The bits are the same.
   virtual void do_add_rms_norm(Tensor out, Tensor x, Tensor y, Tensor weight, float eps);
   virtual void do_place_heads(const KvLayer& cache,

@@ -100,6 +100,16 @@ struct BatchRows {
   Tensor block_table;   // [total pages of all spans] i32
 };
 
+// Rows that all go to every one of `ranks` ranks, rank after rank: row t of T stands at p * T + t
+// for rank p.
+struct RowCopies {
+  Tensor index;    // [ranks * T] i32: which row
+  Tensor routing;  // [ranks * T, 2 top_k] i32: its experts there, -1 for others, then weights as
+                   // bits, 0 for others
+  Tensor places;   // [T, most] i32: where row t stands for ranks that hold an expert of its,
+                   // ascending, -1 behind them
+};
+
 enum class RouterKind : uint8_t { kSigmoid, kSoftmax };
 
 // Names of config.json in comments.

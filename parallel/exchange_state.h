@@ -12,7 +12,8 @@
 
 namespace glm {
 
-// Up to so many rows of a rank, all of them go to everybody: one exchange instead of three.
+// Up to so many rows of a rank, all of them go to everybody: one exchange instead of three, of a
+// size that all ranks know, with lists that are made on the device.
 inline constexpr int64_t kPaddedRows = 8;
 
 // Rows of one step in the buffers of a rank.
@@ -39,8 +40,9 @@ struct ExpertExchange::Impl {
   void combine_outputs(Tensor out, Tensor outputs, const ExpertGroups& groups, Tensor shared);
   void share_rows(int64_t rows);
   bool padded_step();
+  void start_padded(Tensor x, Tensor experts, Tensor weights);
   void read_routing(Tensor experts, Tensor weights);
-  void fill_ones();
+  void allocate_lists();
   void exchange_counts();
   void gather(Tensor own);
   void split_arrived();
@@ -62,6 +64,8 @@ struct ExpertExchange::Impl {
 
   // Of the time between dispatch and combine.
   bool reduce = true;
+  bool padded = false;
+  int64_t n_sent = 0;     // rows in all messages
   int64_t first_own = 0;  // own rows of x: [first_own, first_own + n_own)
   int64_t n_own = 0;
   Dispatched local;    // reduce: what dispatch_finish() gives
@@ -69,7 +73,7 @@ struct ExpertExchange::Impl {
 
   RowPlan plan;
   // Per rank of the exchange group, or of the tensor group (share).
-  std::vector<int64_t> recv_rows, ones, share;
+  std::vector<int64_t> recv_rows, sent_rows, ones, share;
   std::vector<int32_t> send_counts, recv_counts;
 
   // Host sides of small things. Routing: a row is top_k experts, then top_k weights as bits.
@@ -79,6 +83,9 @@ struct ExpertExchange::Impl {
   Tensor experts_in, weights_in;  // [received, top_k]
   Tensor rows_out, rows_in;       // [sent, hidden], [received, hidden]
   Tensor index;                   // [sent] i32: own row of each sent one
+  Tensor borders;                 // [shares + 1] i32: first expert of each share
+  // Padded steps: [rows for or from all ranks, 2 top_k] i32, as in RowCopies.
+  Tensor routing_out, routing_in;
   Tensor copies, ones_of_copies;  // [own, most copies of a row] i32 and f32
   Tensor own_sum, own_shared;     // [own, hidden]
   std::optional<OutputReturn> outputs_back;

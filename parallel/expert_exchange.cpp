@@ -18,6 +18,11 @@ OutputReturn::Sizes return_sizes(const ExpertExchange::Config& config, const Exc
   return {may_share ? config.max_rows : sizes.own, sizes.received, config.hidden, config.top_k};
 }
 
+// Rows of all messages of a padded step.
+int64_t padded_of(const ExchangeSizes& sizes, int64_t group) {
+  return std::min(sizes.own, kPaddedRows) * group;
+}
+
 bool may_reduce(const GridShape& shape) { return shape.expert <= shape.tensor; }
 
 ExchangeSizes sizes_of(const GridShape& shape, const ExpertExchange::Config& config) {
@@ -25,7 +30,7 @@ ExchangeSizes sizes_of(const GridShape& shape, const ExpertExchange::Config& con
   sizes.all_to_all = shape.expert > 1 && config.kind != ExchangeKind::kReduce;
   sizes.own = ceil_div(config.max_rows, shape.tensor);
   sizes.sent = std::max(sizes.own * RowPlan::most_copies(config.placement, config.top_k),
-                        std::min(sizes.own, kPaddedRows) * std::max(shape.tensor, shape.expert));
+                        padded_of(sizes, exchange_size(shape)));
   sizes.received = config.max_rows * std::max(1, shape.expert / shape.tensor);
   return sizes;
 }
@@ -70,6 +75,7 @@ ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
 
   const auto group = count(grid.exchange().size());
   recv_rows.resize(group);
+  sent_rows.resize(group);
   send_counts.resize(group);
   recv_counts.resize(group);
   ones.assign(group, 1);
@@ -80,16 +86,23 @@ ExpertExchange::Impl::Impl(ProcessGrid& grid_in,
   weights_in = device.allocate(DType::kF32, {sizes.received, k});
   rows_out = device.allocate(DType::kF32, {sizes.sent, config.hidden});
   rows_in = device.allocate(DType::kF32, {sizes.received, config.hidden});
-  index = device.allocate(DType::kI32, {sizes.sent});
-  copies = device.allocate(DType::kI32, {sizes.own, plan.most_copies()});
-  ones_of_copies = device.allocate(DType::kF32, {sizes.own, plan.most_copies()});
-  fill_ones();
+  allocate_lists();
   own_sum = device.allocate(DType::kF32, {sizes.own, config.hidden});
   own_shared = device.allocate(DType::kF32, {sizes.own, config.hidden});
 }
 
-// Weights with which combine adds up copies as they are.
-void ExpertExchange::Impl::fill_ones() {
+void ExpertExchange::Impl::allocate_lists() {
+  const int64_t padded_rows = padded_of(sizes, grid.exchange().size());
+  index = device.allocate(DType::kI32, {sizes.sent});
+  routing_out = device.allocate(DType::kI32, {padded_rows, 2 * int64_t{config.top_k}});
+  routing_in = device.allocate(DType::kI32, {padded_rows, 2 * int64_t{config.top_k}});
+  std::vector<int32_t> begins(config.placement.begins.begin(), config.placement.begins.end());
+  const auto n = static_cast<int64_t>(begins.size());
+  borders = device.allocate(DType::kI32, {n});
+  device.copy(borders, host_tensor(begins.data(), DType::kI32, {n}));
+  // With these weights combine adds up copies as they are.
+  copies = device.allocate(DType::kI32, {sizes.own, plan.most_copies()});
+  ones_of_copies = device.allocate(DType::kF32, {sizes.own, plan.most_copies()});
   std::vector<float> host(static_cast<size_t>(ones_of_copies.elements()), 1.0f);
   device.copy(ones_of_copies,
               host_tensor(host.data(), DType::kF32, {sizes.own, plan.most_copies()}));
@@ -196,8 +209,10 @@ void ExpertExchange::combine_outputs(Tensor out,
 }
 
 // Otherwise lists are made on the host.
-bool ExpertExchange::recordable(int64_t rows) const {
-  return impl_->reduces(rows) && (!impl_->outputs_back || impl_->grid.exchange().size() == 1);
+bool ExpertExchange::recordable(int64_t rows) {
+  if (impl_->grid.exchange().size() == 1) return true;
+  if (impl_->outputs_back) return false;
+  return impl_->reduces(rows) || (impl_->grid.exchange().recordable() && impl_->padded_step());
 }
 
 const ExchangeCounters& ExpertExchange::counters() const { return impl_->counters; }
@@ -216,7 +231,10 @@ int64_t ExpertExchange::buffer_bytes(const GridShape& shape, const Config& confi
   if (!sizes.all_to_all) return back;
   const int64_t rows = sizes.sent + sizes.received + 2 * sizes.own;
   const int64_t copies = sizes.own * RowPlan::most_copies(config.placement, k);
-  return back + 4 * (rows * config.hidden + 2 * sizes.received * k + sizes.sent + 2 * copies);
+  const int64_t lists =
+      2 * padded_of(sizes, exchange_size(shape)) * 2 * k + config.placement.n_shares + 1;
+  return back +
+         4 * (rows * config.hidden + 2 * sizes.received * k + sizes.sent + 2 * copies + lists);
 }
 
 }  // namespace glm

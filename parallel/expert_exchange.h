@@ -28,7 +28,8 @@ enum class ExchangeKind : uint8_t { kAuto, kReduce, kAllToAll };
 struct ExchangeCounters {
   int64_t dispatch_calls = 0;
   int64_t combine_calls = 0;
-  int64_t rows_sent = 0;   // to other ranks, by dispatch; a row counts once per destination
+  int64_t rows_sent = 0;  // to other ranks, by dispatch; a row counts once per destination, also to
+                          // those that did not ask for it (few rows go to all)
   int64_t bytes_sent = 0;  // by dispatch and combine, sums over the tensor group included
 };
 
@@ -78,9 +79,9 @@ class ExpertExchange {
   // ((w1 o1 + w2 o2) + ...) + shared, in ascending expert index.
   void combine_outputs(Tensor out, Tensor outputs, const ExpertGroups& groups, Tensor shared);
 
-  // Whether dispatch and combine of so many rows only enqueue work, where the verbs of the tensor
-  // group do (Communicator::recordable).
-  bool recordable(int64_t rows) const;
+  // Whether dispatch and combine of so many rows of the step that has begun only enqueue work,
+  // where the verbs of the tensor group do (Communicator::recordable).
+  bool recordable(int64_t rows);
 
   const ExchangeCounters& counters() const;
   // Upper bound of R, for scratch.

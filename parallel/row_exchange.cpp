@@ -1,6 +1,7 @@
-// Dispatch and combine of ranks that bring rows of their own. The lists of who gets which row are
-// made on the host from the routed experts; rows move by gather_rows and all_to_all and are added
-// up by combine. SPDX-License-Identifier: MIT
+// Dispatch and combine of ranks that bring rows of their own. With few rows all of them go to all
+// ranks, and the device makes the lists; with many, lists of who gets which row are made on the
+// host from the routed experts. Rows move by gather_rows and all_to_all and are added up by
+// combine. SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <array>
 
@@ -83,14 +84,36 @@ void ExpertExchange::Impl::gather(Tensor own) {
   }
 }
 
+// What is enqueued does not depend on what the router chose.
+void ExpertExchange::Impl::start_padded(Tensor x, Tensor experts, Tensor weights) {
+  const int64_t n = arriving();
+  n_sent = static_cast<int64_t>(recv_rows.size()) * n_own;
+  std::fill(sent_rows.begin(), sent_rows.end(), n_own);
+  RowCopies lists{index.slice(0, n_sent), routing_out.slice(0, n_sent), copies.slice(0, n_own)};
+  ops.copy_rows(lists,
+                experts.slice(first_own, n_own),
+                weights.slice(first_own, n_own),
+                borders,
+                config.placement.n_slices);
+  ops.gather_rows(rows_out.slice(0, n_sent), x.slice(first_own, n_own), lists.index);
+  const std::array<AllToAllPart, 2> parts = {
+      AllToAllPart{routing_in.slice(0, n), recv_rows, lists.routing, sent_rows},
+      AllToAllPart{rows_in.slice(0, n), recv_rows, rows_out.slice(0, n_sent), sent_rows}};
+  grid.exchange().all_to_all_start(parts);
+  counters.rows_sent += n_sent - n_own;
+}
+
 void ExpertExchange::Impl::start_rows(Tensor x, Tensor experts, Tensor weights) {
   share_rows(x.rows());
-  read_routing(experts, weights);
+  padded = padded_step();
   own_weights = weights.slice(first_own, n_own);
-  const bool padded = padded_step();
-  plan.make(host_experts, host_weights, n_own, padded);
-  if (!padded) exchange_counts();
-  const int64_t k = config.top_k, sent = plan.n_sent(), n = arriving();
+  if (!padded || outputs_back) read_routing(experts, weights);
+  if (padded) return start_padded(x, experts, weights);
+  plan.make(host_experts, host_weights, n_own);
+  sent_rows = plan.sent();
+  n_sent = plan.n_sent();
+  exchange_counts();
+  const int64_t k = config.top_k, sent = n_sent, n = arriving();
   GLM_CHECK(n <= sizes.received, "{} rows for a buffer of {}", n, sizes.received);
   device.copy(index.slice(0, sent), host_tensor(plan.index().data(), DType::kI32, {sent}));
   device.copy(copies.slice(0, n_own),
@@ -103,22 +126,23 @@ void ExpertExchange::Impl::start_rows(Tensor x, Tensor experts, Tensor weights) 
                    plan.sent()},
       AllToAllPart{rows_in.slice(0, n), recv_rows, rows_out.slice(0, sent), plan.sent(), true}};
   grid.exchange().all_to_all_start(parts);
-  const auto self = static_cast<size_t>(grid.exchange().rank());
-  for (size_t p = 0; p < plan.needed().size(); ++p)
-    if (p != self) counters.rows_sent += plan.needed()[p];
+  counters.rows_sent += n_sent - sent_rows[static_cast<size_t>(grid.exchange().rank())];
 }
 
 ExpertExchange::Dispatched ExpertExchange::Impl::finish_rows() {
   grid.exchange().all_to_all_wait();
-  split_arrived();
   const int64_t n = arriving();
+  if (padded)
+    ops.split_routing(experts_in.slice(0, n), weights_in.slice(0, n), routing_in.slice(0, n));
+  else
+    split_arrived();
   return {rows_in.slice(0, n), experts_in.slice(0, n), weights_in.slice(0, n)};
 }
 
 void ExpertExchange::Impl::combine_rows(Tensor out, Tensor partial, Tensor shared) {
   const bool alone = grid.shape().tensor == 1;  // own rows are all rows
-  const Tensor returned = rows_out.slice(0, plan.n_sent());
-  grid.exchange().all_to_all(returned, plan.sent(), partial, recv_rows);
+  const Tensor returned = rows_out.slice(0, n_sent);
+  grid.exchange().all_to_all(returned, sent_rows, partial, recv_rows);
   const Tensor sum = alone ? out : own_sum.slice(0, n_own);
   ExpertGroups parts;
   parts.capacity = returned.rows();

@@ -40,7 +40,6 @@ int ExpertPlacement::largest() const {
 RowPlan::RowPlan(const ExpertPlacement& placement, int top_k, int64_t max_rows, int64_t max_sent)
     : placement_(placement), top_k_(top_k), most_copies_(most_copies(placement, top_k)) {
   const auto group = static_cast<size_t>(placement.n_shares * placement.n_slices);
-  needed_.resize(group);
   sent_.resize(group);
   next_.resize(group);
   last_seen_.resize(static_cast<size_t>(placement.n_shares));
@@ -78,26 +77,19 @@ void RowPlan::write_row(std::span<const int32_t> experts,
 
 void RowPlan::make(std::span<const int32_t> experts,
                    std::span<const float> weights,
-                   int64_t n_rows,
-                   bool padded) {
+                   int64_t n_rows) {
   const int slices = placement_.n_slices;
-  std::fill(needed_.begin(), needed_.end(), 0);
+  std::fill(sent_.begin(), sent_.end(), 0);
   each_share(experts, n_rows, [&](int64_t, int share) {
     for (int slice = 0; slice < slices; ++slice)
-      needed_[static_cast<size_t>(share * slices + slice)] += 1;
+      sent_[static_cast<size_t>(share * slices + slice)] += 1;
   });
-  sent_ = needed_;
-  if (padded) std::fill(sent_.begin(), sent_.end(), n_rows);
   n_sent_ = std::accumulate(sent_.begin(), sent_.end(), int64_t{0});
   GLM_CHECK(n_sent_ <= static_cast<int64_t>(index_.size()),
             "{} rows for a plan of {}",
             n_sent_,
             index_.size());
   std::exclusive_scan(sent_.begin(), sent_.end(), next_.begin(), int64_t{0});
-  if (padded) {
-    std::fill_n(index_.begin(), n_sent_, 0);
-    std::fill_n(routing_.begin(), n_sent_ * 2 * top_k_, -1);
-  }
   std::fill_n(copies_.begin(), n_rows * most_copies_, -1);
   const auto k = static_cast<size_t>(top_k_);
   int64_t last_row = -1, copy = 0;

@@ -32,15 +32,10 @@ class RowPlan {
   // At most max_rows rows in a plan, and max_sent copies of them. Takes its memory here.
   RowPlan(const ExpertPlacement& placement, int top_k, int64_t max_rows, int64_t max_sent);
 
-  // experts, weights: [n_rows, top_k], -1 for none. padded: every rank gets n_rows rows, first
-  // those that it needs, then empty ones, so that nobody has to be told a count.
-  void make(std::span<const int32_t> experts,
-            std::span<const float> weights,
-            int64_t n_rows,
-            bool padded);
+  // experts, weights: [n_rows, top_k], -1 for none.
+  void make(std::span<const int32_t> experts, std::span<const float> weights, int64_t n_rows);
 
-  // Per rank of the group: rows that it needs, and rows in the message to it.
-  const std::vector<int64_t>& needed() const { return needed_; }
+  // Per rank of the group: rows that it needs.
   const std::vector<int64_t>& sent() const { return sent_; }
   int64_t n_sent() const { return n_sent_; }
   // Of each sent row, destination after destination: the row, and top_k experts of the destination
@@ -68,7 +63,7 @@ class RowPlan {
   int64_t top_k_;
   int64_t most_copies_;
   int64_t n_sent_ = 0;
-  std::vector<int64_t> needed_, sent_;
+  std::vector<int64_t> sent_;
   std::vector<int64_t> next_;       // next free place per destination
   std::vector<int64_t> last_seen_;  // per share: the last row that goes there
   std::vector<int32_t> index_, routing_, copies_;

@@ -150,7 +150,6 @@ void Batch::fill(const StepPlan& plan, int data_rank) {
     list->clear();
   rows_of_data_rank_.clear();
   hidden_ = plan.hidden;
-  draft_ = plan.draft;
   int32_t max_context = 0;
   for (const PlanSequence& sequence : plan.sequences) {
     const auto n = static_cast<int32_t>(sequence.tokens.size());
@@ -185,20 +184,32 @@ void Batch::fill(const StepPlan& plan, int data_rank) {
   rows_.n_rows = static_cast<int>(ids_.size());
   rows_.n_spans = static_cast<int>(spans_.size() / 4);
   rows_.max_context = max_context;
-  // Few keys as a sequence grows: the context counts by powers of two.
-  if (rows_.n_rows <= kReplayedRows)
-    rows_.max_context = static_cast<int>(
-        std::min<int64_t>(limits_.max_context, std::bit_ceil(static_cast<uint32_t>(max_context))));
+  make_replay_key(plan);
   upload();
 }
 
-uint64_t Batch::replay_key() const {
-  if (rows_.n_rows == 0 || rows_.n_rows > kReplayedRows) return 0;
-  uint64_t key = draft_ ? 1 : 0;
-  for (const int64_t part :
-       {int64_t{rows_.n_rows}, int64_t{rows_.n_spans}, n_logits(), hidden_ + int64_t{1}})
-    key = key << 8 | static_cast<uint64_t>(part & 0xff);
-  return key << 31 | static_cast<uint64_t>(rows_.max_context);
+// What a step enqueues follows from the numbers of rows, spans and logits of each data rank, and
+// from the longest context. This counts by powers of two, so that keys are few as a sequence grows.
+void Batch::make_replay_key(const StepPlan& plan) {
+  replay_key_.clear();
+  const auto most = std::max_element(rows_of_data_rank_.begin(), rows_of_data_rank_.end());
+  if (most == rows_of_data_rank_.end() || *most > kReplayedRows) return;
+  uint32_t context = 1;
+  constexpr size_t kHead = 3, kParts = 3;
+  replay_key_.resize(kHead + kParts * rows_of_data_rank_.size());
+  for (const PlanSequence& sequence : plan.sequences) {
+    const auto n = static_cast<int64_t>(sequence.tokens.size());
+    const size_t at = kHead + kParts * static_cast<size_t>(sequence.data_rank);
+    replay_key_[at] += n;
+    replay_key_[at + 1] += 1;
+    replay_key_[at + 2] += sequence.n_logits;
+    context = std::max(context, static_cast<uint32_t>(sequence.position + n));
+  }
+  rows_.max_context =
+      static_cast<int>(std::min<int64_t>(limits_.max_context, std::bit_ceil(context)));
+  replay_key_[0] = plan.draft ? 1 : 0;
+  replay_key_[1] = plan.hidden;
+  replay_key_[2] = rows_.max_context;
 }
 
 void Batch::append_hidden_rows(int32_t first, int32_t count) {

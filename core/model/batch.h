@@ -68,10 +68,11 @@ class Batch {
   // StepPlan::hidden.
   int32_t hidden() const { return hidden_; }
   int64_t n_logits() const { return logit_rows_.rows(); }
-  // Steps with the same key enqueue the same work on a device (Device::replay). 0: a step that is
-  // not worth recording, with more than kReplayedRows rows.
+  // Steps with the same key enqueue the same work on a device (Device::replay), on every rank: all
+  // ranks see the same sequence of keys. Empty: a step that is not worth recording, with more than
+  // kReplayedRows rows on some rank.
   static constexpr int kReplayedRows = 32;
-  uint64_t replay_key() const;
+  const std::vector<int64_t>& replay_key() const { return replay_key_; }
   // Rows of the step on any data rank.
   int64_t rows_of(int data_rank) const {
     const auto at = static_cast<size_t>(data_rank);
@@ -84,6 +85,7 @@ class Batch {
  private:
   static int64_t integers(const StepLimits& limits);
   void append_hidden_rows(int32_t first, int32_t count);
+  void make_replay_key(const StepPlan& plan);
   void upload();
 
   Device& device_;
@@ -96,7 +98,7 @@ class Batch {
   Tensor logit_rows_;
   Tensor hidden_rows_;
   int32_t hidden_ = -1;
-  bool draft_ = false;
+  std::vector<int64_t> replay_key_;
   std::vector<int64_t> rows_of_data_rank_;  // up to the last one that has any
 };
 

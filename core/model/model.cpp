@@ -137,8 +137,6 @@ Model::~Model() = default;
 Tensor Model::begin(const Batch& batch) {
   arena_.rewind(0);
   const int64_t rows = batch.n_rows();
-  for (size_t d = 0; d < step_rows_.size(); ++d) step_rows_[d] = batch.rows_of(static_cast<int>(d));
-  if (exchange_ != nullptr) exchange_->begin_step(step_rows_);
   const Tensor x = take(rows, run_.config.hidden);
   rope_ = arena_.take(DType::kF32, {rows, 2, inv_freq_.rows()});
   run_.ops.rope_table(rope_, batch.rows().positions, inv_freq_);
@@ -155,10 +153,13 @@ bool Model::recordable(const Batch& batch) const {
 }
 
 Tensor Model::replayed(const Batch& batch, const std::function<Tensor()>& pass) {
-  const uint64_t key = batch.replay_key();
-  if (key == 0 || !recordable(batch)) return pass();
-  device_.replay(key, [&] { replayed_[key] = pass(); });
-  return replayed_[key];
+  for (size_t d = 0; d < step_rows_.size(); ++d) step_rows_[d] = batch.rows_of(static_cast<int>(d));
+  if (exchange_ != nullptr) exchange_->begin_step(step_rows_);
+  if (batch.replay_key().empty() || !recordable(batch)) return pass();
+  auto& [key, result] =
+      replayed_.try_emplace(batch.replay_key(), replayed_.size(), Tensor()).first->second;
+  device_.replay(key, [&, &out = result] { out = pass(); });
+  return result;
 }
 
 Tensor Model::forward(const Batch& batch) {

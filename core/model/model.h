@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/model/layers.h"
@@ -94,7 +95,8 @@ class Model {
   Tensor kept_hidden(const Batch& batch);
 
   Device& device_;
-  std::map<uint64_t, Tensor> replayed_;  // results of recorded passes
+  // Of recorded passes, by Batch::replay_key: the device's key, and what comes out.
+  std::map<std::vector<int64_t>, std::pair<uint64_t, Tensor>> replayed_;
   Tensor inv_freq_;
   std::vector<int64_t> vocab_widths_;
   std::vector<int64_t> step_rows_;  // of each data rank

@@ -291,6 +291,33 @@ void CudaOps::do_group_rows(ExpertGroups& groups,
   cuda::group_rows(args, stream_);
 }
 
+void CudaOps::do_copy_rows(
+    RowCopies& out, Tensor experts, Tensor weights, Tensor borders, int slices) {
+  const int64_t n_rows = experts.rows();
+  const cuda::CopyArgs args{out.index.i32(),
+                            out.routing.i32(),
+                            out.places.i32(),
+                            experts.i32(),
+                            weights.f32(),
+                            borders.i32(),
+                            n_rows,
+                            n_rows == 0 ? 0 : out.places.cols(),
+                            n_rows == 0 ? 0 : static_cast<int>(experts.cols()),
+                            slices,
+                            static_cast<int>(borders.elements() - 1) * slices};
+  cuda::copy_rows(args, stream_);
+}
+
+void CudaOps::do_split_routing(Tensor experts, Tensor weights, Tensor routing) {
+  const int64_t n = experts.elements();
+  cuda::split_routing({experts.i32(),
+                       weights.f32(),
+                       routing.i32(),
+                       n,
+                       n == 0 ? 1 : static_cast<int>(experts.cols())},
+                      stream_);
+}
+
 void CudaOps::do_combine(Tensor out, Tensor rows, const ExpertGroups& groups) {
   run_combine(out, rows, groups, nullptr);
 }

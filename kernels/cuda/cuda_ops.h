@@ -74,6 +74,9 @@ class CudaOps final : public Ops {
                       const HeadLayout& heads,
                       const HeadTurn& turn) override;
   void do_combine_add(Tensor out, Tensor rows, const ExpertGroups& groups, Tensor addend) override;
+  void do_copy_rows(
+      RowCopies& out, Tensor experts, Tensor weights, Tensor borders, int slices) override;
+  void do_split_routing(Tensor experts, Tensor weights, Tensor routing) override;
   void do_fill_random(const Weight& w,
                       int64_t first,
                       int64_t count,

@@ -154,6 +154,30 @@ struct GroupArgs {
 };
 void group_rows(const GroupArgs& args, Stream stream);
 
+struct CopyArgs {
+  int32_t* index;
+  int32_t* routing;
+  int32_t* places;
+  const int32_t* experts;
+  const float* weights;
+  const int32_t* borders;
+  int64_t n_rows;
+  int64_t most;
+  int top_k;
+  int slices;
+  int n_ranks;
+};
+void copy_rows(const CopyArgs& args, Stream stream);
+
+struct SplitArgs {
+  int32_t* experts;
+  float* weights;
+  const int32_t* routing;
+  int64_t n;  // entries of experts
+  int top_k;
+};
+void split_routing(const SplitArgs& args, Stream stream);
+
 struct CombineArgs {
   float* out;
   const float* rows;

@@ -200,6 +200,45 @@ __global__ void group(GroupArgs a) {
   });
 }
 
+// A warp per row, a lane per rank.
+__global__ void copy_to_ranks(CopyArgs a) {
+  const int lane = lane_id();
+  const int64_t t = blockIdx.x;
+  const int32_t* experts = a.experts + t * a.top_k;
+  int32_t* places = a.places + t * a.most;
+  int64_t n_needed = 0;
+  for (int first = 0; first < a.n_ranks; first += 32) {
+    const int p = first + lane;
+    const int64_t at = p * a.n_rows + t;
+    bool needed = false;
+    if (p < a.n_ranks) {
+      const int32_t begin = a.borders[p / a.slices];
+      const int32_t end = a.borders[p / a.slices + 1];
+      int32_t* routing = a.routing + at * 2 * a.top_k;
+      for (int j = 0; j < a.top_k; ++j) {
+        const bool goes = experts[j] >= begin && experts[j] < end;
+        routing[j] = goes ? experts[j] : -1;
+        routing[a.top_k + j] = goes ? static_cast<int32_t>(bits_of(a.weights[t * a.top_k + j])) : 0;
+        needed = needed || goes;
+      }
+      a.index[at] = static_cast<int32_t>(t);
+    }
+    const uint32_t all = ballot(needed);
+    const int64_t place = n_needed + count_bits(all & ((1u << lane) - 1u));
+    if (needed && place < a.most) places[place] = static_cast<int32_t>(at);
+    n_needed += count_bits(all);
+  }
+  for (int64_t i = n_needed + lane; i < a.most; i += 32) places[i] = -1;
+}
+
+__global__ void split_entries(SplitArgs a) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= a.n) return;
+  const int32_t* row = a.routing + i / a.top_k * 2 * a.top_k + i % a.top_k;
+  a.experts[i] = row[0];
+  a.weights[i] = float_of(static_cast<uint32_t>(row[a.top_k]));
+}
+
 __global__ void combine_rows(CombineArgs a) {
   const int32_t* order = a.order + blockIdx.x * int64_t{a.top_k};
   const float* weights = a.weights + blockIdx.x * int64_t{a.top_k};
@@ -224,6 +263,15 @@ void group_rows(const GroupArgs& args, Stream stream) {
   const size_t words = static_cast<size_t>(kEntries + args.n_experts);
   const int threads = args.n_experts <= kThreads ? kThreads : kMaxExperts;
   launch("group_rows", group, {1}, threads, 4 * words, stream, args);
+}
+
+void copy_rows(const CopyArgs& args, Stream stream) {
+  launch("copy_rows", copy_to_ranks, {args.n_rows}, 32, 0, stream, args);
+}
+
+void split_routing(const SplitArgs& args, Stream stream) {
+  const Shape grid{(args.n + kThreads - 1) / kThreads};
+  launch("split_routing", split_entries, grid, kThreads, 0, stream, args);
 }
 
 void combine(const CombineArgs& args, int64_t n_rows, Stream stream) {

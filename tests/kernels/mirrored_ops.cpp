@@ -203,6 +203,18 @@ void MirroredOps::do_combine_add(Tensor o, Tensor rows, const ExpertGroups& grou
   finish();
 }
 
+void MirroredOps::do_copy_rows(
+    RowCopies& o, Tensor experts, Tensor weights, Tensor borders, int slices) {
+  RowCopies view{out(o.index), out(o.routing), out(o.places)};
+  ops_->copy_rows(view, in(experts), in(weights), in(borders), slices);
+  finish();
+}
+
+void MirroredOps::do_split_routing(Tensor experts, Tensor weights, Tensor routing) {
+  ops_->split_routing(out(experts), out(weights), in(routing));
+  finish();
+}
+
 void MirroredOps::do_fill_random(const Weight& w,
                                  int64_t first,
                                  int64_t count,

@@ -236,6 +236,54 @@ std::string experts_case_name(const ::testing::TestParamInfo<ExpertCase>& info) 
 }
 INSTANTIATE_TEST_SUITE_P(Cases, Experts, ::testing::ValuesIn(expert_cases()), experts_case_name);
 
+// 5 rows with experts of 3 shares (one of them empty) in 2 slices; 40 ranks with a share each.
+TEST(CopyRows, EveryRankGetsAllRowsWithItsExperts) {
+  Backends backends({1});
+  const int top_k = 3;
+  Ints experts({0, 4, 9, 1, -1, -1, 5, 6, 7, -1, -1, -1, 2, 3, 8}, top_k);
+  Floats weights(5, top_k, 71);
+  std::vector<int32_t> many(41);
+  for (size_t i = 0; i < many.size(); ++i) many[i] = static_cast<int32_t>(i / 4);
+  for (const auto& [borders_of, slices] :
+       {std::pair{std::vector<int32_t>{0, 4, 4, 10}, 2}, std::pair{many, 1}}) {
+    Ints borders(borders_of, 1);
+    const int ranks = (static_cast<int>(borders_of.size()) - 1) * slices;
+    const auto sent = static_cast<size_t>(ranks) * 5;
+    const int most = std::min(static_cast<int>(borders_of.size()) - 1, top_k) * slices;
+    on_all(backends, [&](Ops& ops) {
+      Ints index(std::vector<int32_t>(sent, 77), 1);
+      Ints routing(std::vector<int32_t>(sent * 2 * top_k, 77), 2 * top_k);
+      Ints places(std::vector<int32_t>(static_cast<size_t>(5 * most), 77), most);
+      RowCopies out{index.vector(), routing.view(), places.view()};
+      ops.copy_rows(out, experts.view(), weights.view(), borders.vector(), slices);
+      Ints split(std::vector<int32_t>(sent * top_k), top_k);
+      Floats split_weights(static_cast<int64_t>(sent), top_k);
+      ops.split_routing(split.view(), split_weights.view(), routing.view());
+      for (int t = 0; t < 5; ++t) {
+        std::vector<int32_t> expected;
+        for (int p = 0; p < ranks; ++p) {
+          const auto at = static_cast<size_t>(p * 5 + t);
+          EXPECT_EQ(index.data[at], t);
+          bool needed = false;
+          for (size_t j = 0; j < top_k; ++j) {
+            const size_t from = static_cast<size_t>(t) * top_k + j;
+            const int32_t e = experts.data[from];
+            const auto share = static_cast<size_t>(p / slices);
+            const bool goes = e >= borders_of[share] && e < borders_of[share + 1];
+            EXPECT_EQ(split.data[at * top_k + j], goes ? e : -1);
+            EXPECT_EQ(split_weights.data[at * top_k + j], goes ? weights.data[from] : 0.0f);
+            needed = needed || goes;
+          }
+          if (needed) expected.push_back(static_cast<int32_t>(at));
+        }
+        expected.resize(static_cast<size_t>(most), -1);
+        const auto first = places.data.begin() + t * most;
+        EXPECT_EQ(std::vector<int32_t>(first, first + most), expected) << "row " << t;
+      }
+    });
+  }
+}
+
 TEST(Combine, AnAddendComesLast) {
   Backends backends({2});
   on_all(backends, [&](Ops& ops) {

@@ -79,10 +79,16 @@ TEST_F(NcclModel, DecodeStepsOfSeveralRanksAreReplayed) {
   request.all_logits = false;
   request.max_tokens = 40;
   const auto model = converted(golden, DType::kQ40);
-  for (const GridShape& shape : {GridShape{1, 2, 2, 2}, GridShape{2, 1, 2, 2}}) {
+  // Sums only; two data ranks; rows to their experts, within a tensor group and across data ranks.
+  for (const auto& [shape, exchange] :
+       {std::pair{GridShape{1, 2, 2, 2}, ExchangeKind::kAuto},
+        std::pair{GridShape{2, 1, 2, 2}, ExchangeKind::kAuto},
+        std::pair{GridShape{1, 1, 2, 2}, ExchangeKind::kAllToAll},
+        std::pair{GridShape{2, 1, 1, 2}, ExchangeKind::kAllToAll}}) {
     SCOPED_TRACE(shape.text());
     RunOptions options;
     options.shape = shape;
+    options.exchange = exchange;
     const RunResult expected = run_on_threads(model, options, {request});
     std::atomic<int64_t> n_replayed{0};
     options = over_nccl(options, shape.world());

@@ -43,9 +43,8 @@ class TwoRows : public testing::Test {
 };
 
 TEST_F(TwoRows, SendsARowOncePerDestination) {
-  plan_.make(experts_, weights_, 2, false);
-  EXPECT_EQ(plan_.needed(), (std::vector<int64_t>{1, 0, 2}));
-  EXPECT_EQ(plan_.sent(), plan_.needed());
+  plan_.make(experts_, weights_, 2);
+  EXPECT_EQ(plan_.sent(), (std::vector<int64_t>{1, 0, 2}));
   EXPECT_EQ(plan_.n_sent(), 3);
   const std::vector<int32_t> index(plan_.index().begin(), plan_.index().begin() + 3);
   EXPECT_EQ(index, (std::vector<int32_t>{0, 0, 1}));
@@ -58,19 +57,9 @@ TEST_F(TwoRows, SendsARowOncePerDestination) {
   EXPECT_EQ(std::bit_cast<float>(plan_.routing()[7]), 0.25f);
 }
 
-TEST_F(TwoRows, FillsUpToAllRowsWhenPadded) {
-  plan_.make(experts_, weights_, 2, true);
-  EXPECT_EQ(plan_.needed(), (std::vector<int64_t>{1, 0, 2}));
-  EXPECT_EQ(plan_.sent(), (std::vector<int64_t>{2, 2, 2}));
-  EXPECT_EQ(plan_.copies(), (std::vector<int32_t>{0, 4, 5, -1}));
-  // The second row for rank 0 and both for rank 1 are empty.
-  for (const size_t row : {1u, 2u, 3u})
-    for (const size_t slot : {0u, 1u}) EXPECT_EQ(plan_.routing()[row * 4 + slot], -1);
-}
-
 TEST_F(TwoRows, RefusesMoreThanItWasMadeFor) {
   RowPlan small(ExpertPlacement(6, 3, 1), 2, 2, 2);
-  EXPECT_THROW(small.make(experts_, weights_, 2, false), Error);
+  EXPECT_THROW(small.make(experts_, weights_, 2), Error);
 }
 
 }  // namespace
