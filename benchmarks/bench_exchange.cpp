@@ -1,13 +1,16 @@
 // Dispatch and combine of expert_exchange against MPI_Alltoallv of the same bytes, under mpirun:
-//   mpirun -np 4 bench_exchange
+//   mpirun -np 4 bench_exchange [--device cuda]
 // Every rank is a data rank with rows of its own and a share of 128 experts, 8 of which each row
 // chooses at random. Ours includes the lists of rows, packing, counts where needed, and the sums.
 // Steps of few rows go to all ranks in messages of known size, by both. The two are measured in
-// turns. SPDX-License-Identifier: MIT
+// turns. On GPUs (one for each rank as far as there are any, over NCCL where each has its own) the
+// group's plain all-to-all takes the place of MPI_Alltoallv. SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <memory>
 #include <numeric>
+#include <optional>
 #include <random>
 
 #include <mpi.h>
@@ -24,6 +27,7 @@ constexpr int kExperts = 128;
 constexpr int kTopK = 8;
 constexpr int64_t kHidden = 4096;
 constexpr int64_t kMostRows = 512;
+constexpr double kSeconds = 300;  // after which a wait ends
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -38,30 +42,31 @@ class Step {
  public:
   Step(ProcessGrid& grid, Device& device, Ops& ops, int64_t rows)
       : exchange_(grid, device, ops, config(grid.shape())),
-        x_(device.allocate(DType::kF32, {rows, kHidden})),
         out_(device.allocate(DType::kF32, {rows, kHidden})),
-        weights_(device.allocate(DType::kF32, {rows, kTopK})),
-        experts_(device.allocate(DType::kI32, {rows, kTopK})),
         step_(static_cast<size_t>(grid.shape().data), rows),
         sent_(static_cast<size_t>(grid.shape().data)) {
     std::mt19937 random(static_cast<unsigned>(17 + grid.world().rank()));
     std::vector<int32_t> all(kExperts);
     std::iota(all.begin(), all.end(), 0);
     const ExpertPlacement placement = config(grid.shape()).placement;
+    std::vector<int32_t> experts;
     for (int64_t row = 0; row < rows; ++row) {
       std::shuffle(all.begin(), all.end(), random);
       std::sort(all.begin(), all.begin() + kTopK);
       std::vector<bool> seen(sent_.size(), false);
       for (size_t k = 0; k < kTopK; ++k) {
-        experts_.i32()[row * kTopK + static_cast<int64_t>(k)] = all[k];
-        weights_.f32()[row * kTopK + static_cast<int64_t>(k)] = 0.125f;
+        experts.push_back(all[k]);
         const auto share = static_cast<size_t>(placement.share_of(all[k]));
         sent_[share] += seen[share] ? 0 : 1;
         seen[share] = true;
       }
     }
     if (rows <= kPaddedRows) std::fill(sent_.begin(), sent_.end(), static_cast<int>(rows));
-    for (int64_t i = 0; i < x_.elements(); ++i) x_.f32()[i] = static_cast<float>(i % 7);
+    std::vector<float> x(static_cast<size_t>(rows * kHidden)), weights(experts.size(), 0.125f);
+    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 7);
+    x_ = upload(device, host_tensor(x.data(), DType::kF32, {rows, kHidden}));
+    experts_ = upload(device, host_tensor(experts.data(), DType::kI32, {rows, kTopK}));
+    weights_ = upload(device, host_tensor(weights.data(), DType::kF32, {rows, kTopK}));
   }
 
   // The experts' work is left out: their rows go back as they came.
@@ -143,16 +148,54 @@ class PlainAllToAll {
   std::vector<float> out_, in_;
 };
 
+// The same between devices, by the group's own all-to-all.
+class DeviceAllToAll {
+ public:
+  DeviceAllToAll(Communicator& group, Device& device, const std::vector<int>& rows)
+      : group_(group), sent_(rows.begin(), rows.end()), received_(rows.size()) {
+    const std::vector<int64_t> ones(rows.size(), 1);
+    const auto n = static_cast<int64_t>(rows.size());
+    group.all_to_all(host_tensor(received_.data(), DType::kU8, {n, 8}),
+                     ones,
+                     host_tensor(sent_.data(), DType::kU8, {n, 8}),
+                     ones);
+    const int64_t there = total_rows(received_), back = total_rows(sent_);
+    for (const int64_t width : {kHidden + 2 * kTopK, kHidden}) {
+      near_.push_back(device.allocate(DType::kF32, {back, width}));
+      far_.push_back(device.allocate(DType::kF32, {there, width}));
+    }
+  }
+
+  void run() {
+    group_.all_to_all(far_[0], received_, near_[0], sent_);
+    group_.all_to_all(near_[1], sent_, far_[1], received_);
+  }
+
+ private:
+  Communicator& group_;
+  std::vector<int64_t> sent_, received_;
+  std::vector<Tensor> near_, far_;
+};
+
 void compare(ProcessGrid& grid, Device& device, Ops& ops, int64_t rows, int repeats) {
   Step step(grid, device, ops, rows);
-  PlainAllToAll plain(step.sent());
+  std::optional<PlainAllToAll> of_hosts;
+  std::optional<DeviceAllToAll> of_devices;
+  if (device.is_host())
+    of_hosts.emplace(step.sent());
+  else
+    of_devices.emplace(grid.exchange(), device, step.sent());
   std::vector<double> ours, theirs;
   for (int i = -3; i < repeats; ++i) {  // three to warm up
     double seconds[2];
     for (int which = 0; which < 2; ++which) {
       check(MPI_Barrier(MPI_COMM_WORLD));
       const double start = now();
-      which == 0 ? step.run() : plain.run();
+      if (which == 0)
+        step.run();
+      else
+        of_hosts ? of_hosts->run() : of_devices->run();
+      device.wait();
       const double mine = now() - start;
       check(MPI_Allreduce(&mine, &seconds[which], 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD));
     }
@@ -164,12 +207,13 @@ void compare(ProcessGrid& grid, Device& device, Ops& ops, int64_t rows, int repe
   const Timing a = summarise(ours), b = summarise(theirs);
   std::printf("%s",
               fmt::format("{} ranks, {:>3} rows each: exchange {:9.1f} us ({:.1f} to {:.1f}), "
-                          "MPI_Alltoallv {:9.1f} us ({:.1f} to {:.1f}), ratio {:.2f}\n",
+                          "{} {:9.1f} us ({:.1f} to {:.1f}), ratio {:.2f}\n",
                           grid.world().size(),
                           rows,
                           a.median * 1e6,
                           a.p10 * 1e6,
                           a.p90 * 1e6,
+                          of_hosts ? "MPI_Alltoallv" : "all-to-all",
                           b.median * 1e6,
                           b.p10 * 1e6,
                           b.p90 * 1e6,
@@ -177,13 +221,26 @@ void compare(ProcessGrid& grid, Device& device, Ops& ops, int64_t rows, int repe
                   .c_str());
 }
 
-int run(MpiSession& session) {
+// A GPU for each rank of a host, in turns where there are fewer.
+std::unique_ptr<Device> device_of(const MpiSession& session, const Options& options) {
+  if (!options.cuda) return make_cpu_device();
+  const int n = cuda_device_count();
+  return make_cuda_device(n == 0 ? 0 : session.node_rank() % n, kSeconds);
+}
+
+int run(MpiSession& session, const Options& options) {
   const int n = session.world().size();
-  ProcessGrid grid(session.world(), {n, 1, 1, n});
-  const auto device = make_cpu_device();
+  const std::unique_ptr<Device> device = device_of(session, options);
+  DeviceLink link;
+  if (options.cuda) link = {.device = device.get(), .options = {kSeconds, nullptr, nullptr}};
+  ProcessGrid grid(session.world(), {n, 1, 1, n}, link);
+  if (options.cuda && session.world().rank() == 0)
+    std::printf("%s, %s\n", device->name().c_str(), grid.transport_text().c_str());
   const auto ops = make_ops(OpsKind::kAuto, *device, 1, {kMostRows * n, kHidden, 16, 1, 16});
-  for (const int64_t rows : {1, 4, 8}) compare(grid, *device, *ops, rows, 400);
-  for (const int64_t rows : {32, 128, 512}) compare(grid, *device, *ops, rows, 40);
+  for (const int64_t rows : {1, 4, 8})
+    compare(grid, *device, *ops, rows, options.min_repeats * 40 / 3);
+  for (const int64_t rows : {32, 128, 512})
+    compare(grid, *device, *ops, rows, options.min_repeats * 4 / 3);
   return 0;
 }
 
@@ -191,5 +248,7 @@ int run(MpiSession& session) {
 }  // namespace glm::bench
 
 int main(int argc, char** argv) {
-  return glm::run_mpi_program(argc, argv, "bench_exchange", glm::bench::run);
+  return glm::run_mpi_program(argc, argv, "bench_exchange", [&](glm::MpiSession& session) {
+    return glm::bench::run(session, glm::bench::parse_options(argc, argv));
+  });
 }

@@ -72,16 +72,17 @@ void ExpertExchange::Impl::split_arrived() {
 
 // Rows for the others to rows_out, those that stay here to where they would arrive.
 void ExpertExchange::Impl::gather(Tensor own) {
-  int64_t sent = 0, received = 0;
-  for (int p = 0; p < grid.exchange().size(); ++p) {
-    const auto peer = static_cast<size_t>(p);
-    const int64_t rows = plan.sent()[peer];
-    const Tensor to =
-        p == grid.exchange().rank() ? rows_in.slice(received, rows) : rows_out.slice(sent, rows);
-    ops.gather_rows(to, own, index.slice(sent, rows));
-    sent += rows;
-    received += recv_rows[peer];
-  }
+  const auto self = static_cast<size_t>(grid.exchange().rank());
+  const int64_t before = total_rows(std::span(sent_rows).first(self));
+  const int64_t after = before + sent_rows[self];
+  const int64_t arrived = total_rows(std::span(recv_rows).first(self));
+  const auto part = [&](Tensor to, int64_t begin, int64_t end) {
+    if (end > begin)
+      ops.gather_rows(to.slice(0, end - begin), own, index.slice(begin, end - begin));
+  };
+  part(rows_out, 0, before);
+  part(rows_in.slice(arrived, sent_rows[self]), before, after);
+  part(rows_out.slice(after, n_sent - after), after, n_sent);
 }
 
 // What is enqueued does not depend on what the router chose.
@@ -95,10 +96,10 @@ void ExpertExchange::Impl::start_padded(Tensor x, Tensor experts, Tensor weights
                 weights.slice(first_own, n_own),
                 borders,
                 config.placement.n_slices);
-  ops.gather_rows(rows_out.slice(0, n_sent), x.slice(first_own, n_own), lists.index);
+  gather(x.slice(first_own, n_own));
   const std::array<AllToAllPart, 2> parts = {
       AllToAllPart{routing_in.slice(0, n), recv_rows, lists.routing, sent_rows},
-      AllToAllPart{rows_in.slice(0, n), recv_rows, rows_out.slice(0, n_sent), sent_rows}};
+      AllToAllPart{rows_in.slice(0, n), recv_rows, rows_out.slice(0, n_sent), sent_rows, true}};
   grid.exchange().all_to_all_start(parts);
   counters.rows_sent += n_sent - n_own;
 }

@@ -142,27 +142,10 @@ class Rank {
     fail(ExitCode::kRuntime, "of the test");
   }
 
-  // Rows that rank `tensor_rank` of a data rank brings to the exchange.
-  int64_t own_rows(int data, int64_t tensor_rank) const {
-    const int64_t rows = rows_of(setting_, data), tensor = setting_.shape.tensor;
-    return rows * (tensor_rank + 1) / tensor - rows * tensor_rank / tensor;
-  }
-  // Whether no rank of the group has more than 8: then all rows go to everybody.
-  bool few_rows() const {
-    const GridShape& shape = setting_.shape;
-    const int across = std::max(1, shape.expert / shape.tensor);  // data ranks of a group
-    for (int d = grid_.coord().data / across * across, n = 0; n < across; ++d, ++n)
-      for (int t = 0; t < shape.tensor; ++t)
-        if (own_rows(d, t) > 8) return false;
-    return true;
-  }
-
   // Rows of this rank times the other ranks that hold an expert of theirs.
-  int64_t expected_rows_sent() {
+  int64_t expected_rows_sent() const {
     const int data = grid_.coord().data;
     const int64_t rows = rows_of(setting_, data), tensor = setting_.shape.tensor;
-    if (!setting_.counted && few_rows())
-      return own_rows(data, grid_.coord().tensor) * (grid_.exchange().size() - 1);
     int64_t sent = 0;
     for (int64_t row = rows * grid_.coord().tensor / tensor;
          row < rows * (grid_.coord().tensor + 1) / tensor;
@@ -345,14 +328,12 @@ TEST(ExpertExchange, ReduceIsRefusedWhereTokensAreNotShared) {
 TEST(ExpertExchange, ARowTravelsOncePerDestination) {
   for (const GridShape& shape : planes()) {
     if (shape.expert == 1) continue;
-    // Of ranks without rows too, and where messages are filled up to a known size.
-    for (const bool counted : {true, false})
-      for (const int64_t rows : {5, 33})
-        run_setting({shape, ExchangeKind::kAllToAll, 7, rows, counted}, [](Rank& rank) {
-          rank.run(false);
-          EXPECT_EQ(rank.counters().rows_sent, rank.expected_rows_sent());
-          EXPECT_GE(rank.counters().bytes_sent, rank.counters().rows_sent * kHidden * 4);
-        });
+    for (const int64_t rows : {5, 33})  // of ranks without rows too
+      run_setting({shape, ExchangeKind::kAllToAll, 7, rows}, [](Rank& rank) {
+        rank.run(false);
+        EXPECT_EQ(rank.counters().rows_sent, rank.expected_rows_sent());
+        EXPECT_GE(rank.counters().bytes_sent, rank.counters().rows_sent * kHidden * 4);
+      });
   }
 }
 
@@ -367,7 +348,7 @@ TEST(ExpertExchange, FewSharedRowsAreNotSent) {
   });
 }
 
-// One exchange there and one back: what travels is rows, their routing, and sums.
+// One exchange there and one back: what travels is all rows to all ranks, their routing, and sums.
 TEST(ExpertExchange, FewRowsTravelWithoutCounts) {
   const Setting setting{{4, 1, 1, 4}, ExchangeKind::kAllToAll, 7, 2, false};
   run_setting(setting, [&](Rank& rank) {
@@ -375,6 +356,7 @@ TEST(ExpertExchange, FewRowsTravelWithoutCounts) {
     rank.run(false);
     const CommCounters after = rank.group_counters();
     EXPECT_EQ(after.calls - before.calls, 2);
+    EXPECT_EQ(rank.counters().rows_sent, 3 * rows_of(setting, rank.data()));
     int64_t others = 0;
     for (int d = 0; d < 4; ++d) others += d == rank.data() ? 0 : rows_of(setting, d);
     const int64_t row = kHidden * 4, routing = 2 * kTopK * 4;
