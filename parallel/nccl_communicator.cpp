@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "kernels/device_sum.h"
+#include "parallel/tensor_bytes.h"
 
 namespace glm {
 namespace {
@@ -12,8 +13,6 @@ namespace {
 // Up to here every rank gathers everything to sum it: one exchange instead of two. Links between
 // GPUs are fast and messages cost much, so it is more than among hosts; bits do not depend on it.
 constexpr int64_t kSmallDeviceSum = int64_t{1} << 16;
-
-int64_t bytes_of_row(Tensor tensor) { return tensor.cols() * dtype_size(tensor.dtype); }
 
 }  // namespace
 
@@ -164,7 +163,7 @@ void NcclCommunicator::all_gather(Tensor out, Tensor in, std::span<const int64_t
             "all_gather of {} to {}",
             in.shape_text(),
             out.shape_text());
-  for (size_t i = 0; i < rows.size(); ++i) count_[i] = rows[i] * bytes_of_row(out);
+  for (size_t i = 0; i < rows.size(); ++i) count_[i] = rows[i] * row_bytes(out);
   gather_bytes(out.as<std::byte>(), in.as<std::byte>(), count_);
 }
 
@@ -257,8 +256,8 @@ void NcclCommunicator::add_part(const AllToAllPart& part) {
   const auto* source = part.in.as<std::byte>();
   auto* target = part.out.as<std::byte>();
   for (int peer = 0; peer < size(); ++peer) {
-    const int64_t sent = part.send_rows[static_cast<size_t>(peer)] * bytes_of_row(part.in);
-    const int64_t received = part.recv_rows[static_cast<size_t>(peer)] * bytes_of_row(part.out);
+    const int64_t sent = part.send_rows[static_cast<size_t>(peer)] * row_bytes(part.in);
+    const int64_t received = part.recv_rows[static_cast<size_t>(peer)] * row_bytes(part.out);
     if (peer == rank()) {
       GLM_CHECK(sent == received, "all_to_all: {} bytes to self, {} expected", sent, received);
       if (!part.own_in_place) copy(target, source, sent);

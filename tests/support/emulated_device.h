@@ -1,7 +1,7 @@
 // A GPU for tests where there is none: a device whose memory the host cannot touch (a segmentation
 // fault, as with a real one) and whose work is done late, at wait(), so that a host which reads
 // results too early, or writes to what is still to be copied, computes wrong numbers. replay()
-// keeps the work of a call and does it again, whatever the host would ask for now.
+// keeps the work of a call and does it again, whatever the host would ask for by then.
 // SPDX-License-Identifier: MIT
 #pragma once
 
