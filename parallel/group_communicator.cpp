@@ -244,12 +244,7 @@ void GroupCommunicator::all_reduce_sum(Tensor inout) {
 
 void GroupCommunicator::reduce_scatter_sum(Tensor out, Tensor in, std::span<const int64_t> rows) {
   Call call(*this, "comm.reduce_scatter");
-  GLM_CHECK(rows.size() == members_.size() && in.dtype == DType::kF32 && out.dtype == in.dtype &&
-                in.rows() == total_rows(rows) && out.rows() == rows[static_cast<size_t>(rank_)] &&
-                (out.cols() == in.cols() || out.elements() == 0),
-            "reduce_scatter of {} to {}",
-            in.shape_text(),
-            out.shape_text());
+  check_reduce_scatter(out, in, rows, rank(), size());
   if (size() == 1) return copy_alone(out, in);
   int64_t offset = 0;
   for (size_t p = 0; p < rows.size(); ++p) {
@@ -264,14 +259,7 @@ void GroupCommunicator::reduce_scatter_sum(Tensor out, Tensor in, std::span<cons
 }
 
 void GroupCommunicator::add_part(const AllToAllPart& part, Side side) {
-  GLM_CHECK(part.recv_rows.size() == members_.size() && part.send_rows.size() == members_.size() &&
-                part.out.dtype == part.in.dtype && part.out.rows() == total_rows(part.recv_rows) &&
-                part.in.rows() == total_rows(part.send_rows) &&
-                (part.out.cols() == part.in.cols() || part.out.elements() == 0 ||
-                 part.in.elements() == 0),
-            "all_to_all of {} to {}",
-            part.in.shape_text(),
-            part.out.shape_text());
+  check_all_to_all(part, size());
   const std::byte* source = host_in(part.in, side + kIn);
   std::byte* const stage = host_out(part.out, side + kOut);
   std::byte* target = stage;

@@ -228,12 +228,7 @@ void NcclCommunicator::all_reduce_sum(Tensor inout) {
 void NcclCommunicator::reduce_scatter_sum(Tensor out, Tensor in, std::span<const int64_t> rows) {
   if (!here(out, in)) return host().reduce_scatter_sum(out, in, rows);
   Call call(*this, "comm.reduce_scatter");
-  GLM_CHECK(rows.size() == count_.size() && in.dtype == DType::kF32 && out.dtype == in.dtype &&
-                in.rows() == total_rows(rows) && out.rows() == own_rows(rows) &&
-                (out.cols() == in.cols() || out.elements() == 0),
-            "reduce_scatter of {} to {}",
-            in.shape_text(),
-            out.shape_text());
+  check_reduce_scatter(out, in, rows, rank(), size());
   if (size() == 1) return copy(out.as<std::byte>(), in.as<std::byte>(), in.bytes());
   int64_t offset = 0;
   for (size_t p = 0; p < rows.size(); ++p) {
@@ -245,14 +240,7 @@ void NcclCommunicator::reduce_scatter_sum(Tensor out, Tensor in, std::span<const
 }
 
 void NcclCommunicator::add_part(const AllToAllPart& part) {
-  GLM_CHECK(part.recv_rows.size() == count_.size() && part.send_rows.size() == count_.size() &&
-                part.out.dtype == part.in.dtype && part.out.rows() == total_rows(part.recv_rows) &&
-                part.in.rows() == total_rows(part.send_rows) &&
-                (part.out.cols() == part.in.cols() || part.out.elements() == 0 ||
-                 part.in.elements() == 0),
-            "all_to_all of {} to {}",
-            part.in.shape_text(),
-            part.out.shape_text());
+  check_all_to_all(part, size());
   const auto* source = part.in.as<std::byte>();
   auto* target = part.out.as<std::byte>();
   for (int peer = 0; peer < size(); ++peer) {

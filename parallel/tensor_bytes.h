@@ -1,11 +1,14 @@
-// Tensors as bytes, on the host or on a device. SPDX-License-Identifier: MIT
+// Tensors of messages: as bytes, on the host or on a device; what verbs demand of them.
+// SPDX-License-Identifier: MIT
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 #include "core/base/device.h"
+#include "parallel/communicator.h"
 
 namespace glm {
 
@@ -31,6 +34,30 @@ inline Tensor bytes_of(Tensor tensor, int64_t begin, int64_t count) {
   Tensor bytes = host_tensor(tensor.as<std::byte>() + begin, DType::kU8, {count});
   bytes.device = tensor.device;
   return bytes;
+}
+
+// What every carrier demands of the arguments of a verb.
+inline void check_all_to_all(const AllToAllPart& part, int size) {
+  const auto n = static_cast<size_t>(size);
+  GLM_CHECK(part.recv_rows.size() == n && part.send_rows.size() == n &&
+                part.out.dtype == part.in.dtype && part.out.rows() == total_rows(part.recv_rows) &&
+                part.in.rows() == total_rows(part.send_rows) &&
+                (part.out.cols() == part.in.cols() || part.out.elements() == 0 ||
+                 part.in.elements() == 0),
+            "all_to_all of {} to {}",
+            part.in.shape_text(),
+            part.out.shape_text());
+}
+
+inline void check_reduce_scatter(
+    Tensor out, Tensor in, std::span<const int64_t> rows, int rank, int size) {
+  GLM_CHECK(rows.size() == static_cast<size_t>(size) && in.dtype == DType::kF32 &&
+                out.dtype == in.dtype && in.rows() == total_rows(rows) &&
+                out.rows() == rows[static_cast<size_t>(rank)] &&
+                (out.cols() == in.cols() || out.elements() == 0),
+            "reduce_scatter of {} to {}",
+            in.shape_text(),
+            out.shape_text());
 }
 
 }  // namespace glm
