@@ -3,10 +3,11 @@
 # the network between the hosts and commands on them. Everything lives in one process namespace
 # whose first process dies with the test, however that ends, and in a tmpfs of one mount
 # namespace: nothing is left behind. SPDX-License-Identifier: MIT
+import json
 import os
 import pathlib
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -72,8 +73,9 @@ class Host:
         self.name = name
         self.number = number
         self.folder = ROOT / name
+        self.networks = networks
         (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
-        self.outer = subprocess.Popen([*UNSHARE, sys.executable, "-c", INIT])
+        self.outer = subprocess.Popen([*UNSHARE, sys.executable, "-c", INIT], stderr=subprocess.DEVNULL)
         children = pathlib.Path(f"/proc/{self.outer.pid}/task/{self.outer.pid}/children")
         self.init = int(wait_for(f"host {name}", 10, lambda: children.read_text().split())[0])
         wait_for(f"namespaces of {name}", 10, self._apart)
@@ -86,6 +88,7 @@ class Host:
         self.run("ip", "link", "set", "lo", "up")
         self.run("hostname", name)
         self.run("mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
+        (self.folder / "init").write_text(str(self.init))
 
     def _apart(self):
         # The links change when unshare has done its work and before it starts the command.
@@ -102,15 +105,20 @@ class Host:
         return run(*self.command(*command))
 
     def cut_power(self):
-        """All its processes die at once, and its network with them."""
+        """All its processes die at once, and its interfaces are gone. May be called again."""
+        if self.outer.poll() is not None:
+            return
         os.kill(self.init, signal.SIGKILL)
         self.outer.wait()
+        for interface in self.networks:  # else the kernel takes its time
+            subprocess.run(["ip", "link", "delete", f"{self.name}-{interface}"], capture_output=True)
 
     def cut_link(self, interface):
         run("ip", "link", "set", f"{self.name}-{interface}", "down")
 
     def sent_bytes(self, interface):
-        return int(self.run("cat", f"/sys/class/net/{interface}/statistics/tx_bytes"))
+        shown = json.loads(run("ip", "-json", "-statistics", "link", "show", f"{self.name}-{interface}"))
+        return shown[0]["stats64"]["rx"]["bytes"]
 
 
 def make_network(interface, prefix):
