@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "core/base/step_log.h"
 #include "core/base/tensor.h"
 #include "core/base/trace.h"
 
@@ -27,8 +28,9 @@ namespace glm {
 struct StepContext {
   const char* phase = "start";  // "load", "prefill", "decode", ...
   int64_t step = 0;
-  int layer = -1;         // -1 outside the layers
-  const char* part = "";  // "attention", "dispatch", ...
+  int layer = -1;          // -1 outside the layers
+  const char* part = "";   // "attention", "dispatch", ...
+  StepLog* log = nullptr;  // of a job that records itself
 };
 
 // What a rank sent, for the summary.

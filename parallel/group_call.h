@@ -33,6 +33,10 @@ class GroupCommunicator::Call {
     if (group_.options_.trace != nullptr)
       group_.options_.trace->add(
           span_, seconds, {static_cast<double>(group_.counters_.sent_bytes - sent_), 0});
+    const StepContext* context = group_.options_.context;
+    if (context != nullptr && context->log != nullptr)
+      context->log->add_verb(
+          group_.name_, context->part, seconds, group_.counters_.sent_bytes - sent_);
   }
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;

@@ -126,6 +126,7 @@ bool Engine::step() {
     return true;
   }
   GLM_CHECK(scheduler_.idle(), "no sequence can go on");
+  log_end();
   return false;
 }
 
@@ -142,8 +143,14 @@ void Engine::follow() {
   while (true) {
     const StepPlan plan = receive_plan();
     if (plan.stop) break;
-    if (!plan.sequences.empty()) collect_logits(plan, compute(plan));
+    if (plan.sequences.empty()) {  // the leader has nothing to do
+      log_end();
+      continue;
+    }
+    log_pass(plan);
+    collect_logits(plan, compute(plan));
   }
+  log_end();
   where_.phase = "idle";
 }
 
@@ -190,6 +197,28 @@ void Engine::pass_on(Tensor message) {
     if (world.rank() + distance < world.size()) world.post(message, world.rank() + distance);
 }
 
+// For run records: from here to the next call, or to log_end(), this rank is at this step. A draft
+// pass is the last stage's alone; elsewhere its time is that of the step before.
+void Engine::log_pass(const StepPlan& plan) {
+  if (where_.log == nullptr || (plan.draft && !grid_.last_stage())) return;
+  StepLog::Rows rows;
+  rows.step = where_.step + (plan.draft ? 0 : 1);
+  rows.kind = plan.draft         ? StepLog::Kind::kDraft
+              : is_prefill(plan) ? StepLog::Kind::kPrefill
+                                 : StepLog::Kind::kDecode;
+  for (const PlanSequence& s : plan.sequences) {
+    const auto n = static_cast<int32_t>(s.tokens.size());
+    rows.all += n;
+    if (s.data_rank == grid_.coord().data) rows.own += n;
+  }
+  rows.sequences = static_cast<int32_t>(plan.sequences.size());
+  where_.log->begin_pass(rows);
+}
+
+void Engine::log_end() {
+  if (where_.log != nullptr) where_.log->end_pass();
+}
+
 Tensor Engine::compute(const StepPlan& plan) {
   if (plan.draft) {
     if (!grid_.last_stage()) return {};
@@ -214,6 +243,7 @@ void Engine::launch(StepPlan plan) {
     plan.hidden = hidden_places_.back();
     hidden_places_.pop_back();
   }
+  log_pass(plan);
   share(plan);
   const Tensor local = compute(plan);
   const bool prefill = is_prefill(plan);
@@ -230,6 +260,7 @@ void Engine::launch_drafts(const StepPlan& step, bool prefill) {
   hidden_places_.push_back(step.hidden);
   StepPlan pass = scheduler_.plan_drafts(step, guess);
   if (pass.sequences.empty()) return;
+  log_pass(pass);
   share(pass);
   const Tensor local = compute(pass);
   in_flight_.push_back({std::move(pass), local, prefill});

@@ -124,6 +124,8 @@ class Engine {
   void share(const StepPlan& plan);
   StepPlan receive_plan();
   void pass_on(Tensor message);
+  void log_pass(const StepPlan& plan);
+  void log_end();
   Tensor compute(const StepPlan& plan);
   void launch(StepPlan plan);
   void launch_drafts(const StepPlan& step, bool prefill);

@@ -222,6 +222,10 @@ Moe::Outputs Moe::local_experts(const ExpertExchange::Dispatched& in) {
   groups.weights = take(run_, rows, top_k);
   const int first_expert = run_.placement.experts.begin(run_.placement.coord.expert);
   run_.ops.group_rows(groups, in.experts, in.weights, first_expert);
+  if (StepLog* log = run_.where.log; log != nullptr && run_.arena.device().is_host())
+    log->add_experts(
+        run_.where.layer,
+        {groups.offsets.as<int32_t>(), static_cast<size_t>(groups.offsets.elements())});
   Tensor h = take(run_, groups.capacity, experts_.gate_up().rows / 2);
   run_.ops.expert_gate_up(h, in.x, groups, experts_.gate_up());
   if (unsummed()) h = gathered(groups, h);
