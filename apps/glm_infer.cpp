@@ -13,6 +13,7 @@ int run(MpiSession& session, const InferOptions& options) {
   const Job job = prepare_job(session, options);
   StepContext& where = session.context();
   if (options.dry_run) return run_dry(session, job);
+  check_record(session, job);
   bind_process(job.cores);
   if (options.batch) return run_batch(session, job, where);
   if (options.chat) return run_chat(session, job, where);

@@ -91,7 +91,8 @@ Json answer_json(const Job& job,
                  {"prefill_seconds", stats.prefill_seconds},
                  {"decode_tokens", stats.decode_tokens},
                  {"decode_seconds", stats.decode_seconds}}},
-               {"drafts", drafts_json(job, stats)}};
+               {"drafts", drafts_json(job, stats)},
+               {"cost", cost_json(job, reports, stats)}};
   if (!job.options.raw && !job.options.tokens)
     json["message"] = answer_message(leader, stream, !length);
   return json;
@@ -172,10 +173,12 @@ int run_answer(MpiSession& session, const Job& job, StepContext& where) {
     const int32_t token = worker.engine.sequence(id).tokens[static_cast<size_t>(position)];
     leader->logits->append(token, row);
   };
-  const RunClock clock(session, job, worker);
+  RunClock clock(session, job, worker);
   worker.engine.run(listener);
   const std::vector<RankReport> reports = clock.reports();
+  const RecordedRun record = clock.recorded();
   if (leader) report(job, worker, *leader, stream, *display, reports);
+  write_record(job, record, {"answer", reports, worker.engine.stats(), nullptr});
   return 0;
 }
 

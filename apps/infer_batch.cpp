@@ -263,6 +263,7 @@ void report(const Job& job,
                       {"model_bytes", job.plan.model_bytes},
                       {"ops", worker.ops->name()},
                       {"drafts", drafts_json(job, worker.engine.stats())},
+                      {"cost", cost_json(job, reports, worker.engine.stats())},
                       {"ranks", ranks_json(job, reports)}};
     write_out(out.dump() + "\n");
   }
@@ -288,11 +289,15 @@ int run_batch(MpiSession& session, const Job& job, StepContext& where) {
   where.phase = "load";
   Worker worker(session, job, where);
   if (leader) leader->submit(worker.engine);
-  const RunClock clock(session, job, worker);
+  RunClock clock(session, job, worker);
   worker.engine.run({});
   if (leader) leader->finish(worker.engine);
   const std::vector<RankReport> reports = clock.reports();
-  if (leader) report(job, worker, leader->totals(), reports);
+  const RecordedRun record = clock.recorded();
+  if (!leader) return 0;
+  report(job, worker, leader->totals(), reports);
+  write_record(
+      job, record, {"batch", reports, worker.engine.stats(), totals_json(leader->totals())});
   return 0;
 }
 

@@ -91,6 +91,7 @@ Roofs measure_gpu_roofs(MpiSession& session, const InferOptions& options) {
 }
 
 Roofs measure_roofs(MpiSession& session, const Job& job) {
+  if (!job.options.roofs) return {};
   return job.uses_gpus ? measure_gpu_roofs(session, job.options)
                        : measure_host_roofs(session, job.threads);
 }
@@ -101,6 +102,7 @@ struct Measured {
   EngineStats stats;  // of the last run
   std::string ops;
   std::vector<RankReport> reports;
+  RecordedRun record;
 };
 
 Measured run_repeats(MpiSession& session, const Job& job, StepContext& where) {
@@ -109,11 +111,12 @@ Measured run_repeats(MpiSession& session, const Job& job, StepContext& where) {
   const bool root = session.world().rank() == 0;
   Measured measured;
   BenchmarkResult& result = measured.result;
-  const RunClock clock(session, job, worker);
+  RunClock clock(session, job, worker);
   for (int i = -1; i < job.options.repeat; ++i) {  // the first run warms up
     for (int64_t s = 0; root && s < job.options.sequences; ++s)
       worker.engine.submit(benchmark_request(job, s));
     worker.engine.clear_stats();
+    if (i >= 0) clock.begin_run();
     worker.engine.run({});
     const EngineStats& stats = worker.engine.stats();
     if (!root || i < 0) continue;
@@ -127,6 +130,7 @@ Measured run_repeats(MpiSession& session, const Job& job, StepContext& where) {
   measured.stats = worker.engine.stats();
   measured.ops = worker.ops->name();
   measured.reports = clock.reports();
+  measured.record = clock.recorded();
   return measured;
 }
 
@@ -164,6 +168,7 @@ int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
                       {"model_bytes", job.plan.model_bytes},
                       {"ops", measured.ops},
                       {"drafts", drafts_json(job, measured.stats)},
+                      {"cost", cost_json(job, measured.reports, measured.stats)},
                       {"ranks", ranks_json(job, measured.reports)}};
     write_out(out.dump() + "\n");
   } else {
@@ -172,6 +177,10 @@ int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
   const std::string summary =
       summary_text(job, measured.reports, measured.stats, result.bytes_per_token);
   std::fputs(summary.c_str(), stderr);
+  write_record(
+      job,
+      measured.record,
+      {"benchmark", measured.reports, measured.stats, benchmark_json(job.options, result)});
   return 0;
 }
 

@@ -224,6 +224,7 @@ void report(const Job& job,
                              {"model_bytes", job.plan.model_bytes},
                              {"ops", worker.ops->name()},
                              {"drafts", drafts_json(job, worker.engine.stats())},
+                             {"cost", cost_json(job, reports, worker.engine.stats())},
                              {"ranks", ranks_json(job, reports)}};
     write_out(out.dump() + "\n");
   }
@@ -240,7 +241,7 @@ int run_chat(MpiSession& session, const Job& job, StepContext& where) {
   check_memory(session, job);
   where.phase = "load";
   Worker worker(session, job, where);
-  const RunClock clock(session, job, worker);
+  RunClock clock(session, job, worker);
   if (leader) {
     leader->run(worker.engine);
     worker.engine.stop();
@@ -249,7 +250,9 @@ int run_chat(MpiSession& session, const Job& job, StepContext& where) {
     worker.engine.follow();
   }
   const std::vector<RankReport> reports = clock.reports();
+  const RecordedRun record = clock.recorded();
   if (leader) report(job, worker, *leader, reports);
+  write_record(job, record, {"chat", reports, worker.engine.stats(), nullptr});
   return 0;
 }
 

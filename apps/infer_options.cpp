@@ -157,6 +157,17 @@ void add_report_options(CLI::App& app, InferOptions& o) {
             ->type_name("N"));
   group(app.add_option("--dump-logits", o.dump_logits, "Write all logits to this HDF5 file")
             ->type_name("PATH"));
+  group(app.add_option("--record",
+                       o.record,
+                       "Write how the run went to this HDF5 file: configuration, each step of each "
+                       "rank, memory, energy")
+            ->type_name("PATH"));
+  group(app.add_option("--price-per-hour",
+                       o.price_per_hour,
+                       "What the whole job costs per hour, in any currency: adds the cost of a "
+                       "million tokens to the summary")
+            ->check(number_in(0, kInfinity, true))
+            ->type_name("X"));
   group(app.add_flag("--json", o.json, "The last line of stdout is a JSON object"));
   group(app.add_flag("--benchmark", o.benchmark, "Measure prefill and decode on random tokens"));
   group(app.add_option("--prompt-tokens", o.prompt_tokens, "Prompt length of --benchmark")
@@ -171,6 +182,10 @@ void add_report_options(CLI::App& app, InferOptions& o) {
             ->check(integer_in(1, 10000))
             ->type_name("N")
             ->capture_default_str());
+  group(app.add_flag_callback(
+      "--no-roofs",
+      [&o] { o.roofs = false; },
+      "Leave out what --benchmark measures of the machine itself"));
 }
 
 void judge_batch(const InferOptions& o, bool has_prompt) {
@@ -219,6 +234,8 @@ void judge(const InferOptions& o) {
     fail(ExitCode::kUsage,
          "--benchmark makes its own prompt: leave out --prompt, --tokens, --tools and "
          "--dump-logits");
+  if (o.record && o.dry_run) fail(ExitCode::kUsage, "--record needs a run: leave out --dry-run");
+  if (o.record && o.record->empty()) fail(ExitCode::kUsage, "--record needs a path");
   for (const std::string& stop : o.stop)
     if (stop.empty()) fail(ExitCode::kUsage, "--stop needs a text of at least one byte");
   if (o.ranks && !o.dry_run)
@@ -251,6 +268,7 @@ ParsedCommand parse_infer_command(int argc, char** argv) {
   add_batch_options(app, command.options);
   add_rank_options(app, command.options);
   add_report_options(app, command.options);
+  command.options.command_line.assign(argv, argv + argc);
   try {
     if (!parse_options(app, argc, argv, command.text)) {
       command.kind = ParsedCommand::Kind::kText;

@@ -80,12 +80,16 @@ struct InferOptions {
   bool dry_run = false;
   std::optional<int> ranks;  // of the plan, without mpirun
   std::optional<std::string> dump_logits;
+  std::optional<std::string> record;     // an HDF5 file about the run
+  std::optional<double> price_per_hour;  // of the whole job, in any currency
+  std::vector<std::string> command_line;
   std::optional<int64_t> score_window;  // glm_eval: texts run in windows of so many tokens
   bool json = false;
   bool benchmark = false;
   int64_t prompt_tokens = 512;
   int repeat = 5;
   int64_t sequences = 1;  // of the benchmark, at once
+  bool roofs = true;      // it measures them
 };
 
 struct ParsedCommand : Launch {

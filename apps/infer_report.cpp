@@ -88,6 +88,21 @@ std::string drafts_text(const Job& job, const EngineStats& stats) {
   return text + "\n";
 }
 
+// A line, or none without a price.
+std::string cost_text(const Json& cost) {
+  if (cost.is_null()) return {};
+  const auto price = [&](const char* key) {
+    return cost.at(key).is_null() ? std::string("none")
+                                  : fmt::format("{:.4g}", cost.at(key).get<double>());
+  };
+  return fmt::format(
+      "cost: {} for this run without loading; a million prompt tokens {}, a million "
+      "answer tokens {}\n",
+      price("run"),
+      price("million_prompt_tokens"),
+      price("million_answer_tokens"));
+}
+
 // Medians against the higher of the two measurements of a roof.
 struct Shares {
   explicit Shares(const BenchmarkResult& result)
@@ -215,6 +230,21 @@ Json drafts_json(const Job& job, const EngineStats& stats) {
           {"switched_off", stats.gave_up}};
 }
 
+Json cost_json(const Job& job, const std::vector<RankReport>& reports, const EngineStats& stats) {
+  if (!job.options.price_per_hour) return nullptr;
+  const double per_second = *job.options.price_per_hour / 3600;
+  double run = 0;
+  for (const RankReport& report : reports) run = std::max(run, report.run_seconds);
+  const auto million = [&](double seconds, int64_t tokens) -> Json {
+    if (tokens == 0) return nullptr;
+    return per_second * seconds / static_cast<double>(tokens) * 1e6;
+  };
+  return {{"price_per_hour", *job.options.price_per_hour},
+          {"run", per_second * run},
+          {"million_prompt_tokens", million(stats.prefill_seconds, stats.prefill_tokens)},
+          {"million_answer_tokens", million(stats.decode_seconds, stats.decode_tokens)}};
+}
+
 // The plan's rows with what was measured beside it.
 Json ranks_json(const Job& job, const std::vector<RankReport>& reports) {
   Json ranks = plan_json(job).at("ranks");
@@ -238,12 +268,13 @@ Json benchmark_json(const InferOptions& options, const BenchmarkResult& result) 
                {"prefill_samples", prefill},
                {"decode_samples", decode},
                {"bytes_per_token", result.bytes_per_token},
-               {"operations_per_prompt_token", result.operations_per_prompt_token},
-               {"roofs_before", roofs_json(result.before)},
+               {"operations_per_prompt_token", result.operations_per_prompt_token}};
+  if (!options.roofs) return json;
+  json.update({{"roofs_before", roofs_json(result.before)},
                {"roofs_after", roofs_json(result.after)},
                {"read_bandwidth_bytes_per_second", shares.read_roof},
                {"int8_peak_operations_per_second", shares.int8_roof},
-               {"int8_share", shares.int8}};
+               {"int8_share", shares.int8}});
   if (!result.rows_share_weights) json["bandwidth_share"] = shares.read;
   return json;
 }
@@ -299,7 +330,7 @@ std::string summary_text(const Job& job,
   if (stats.drafts == 0)
     out += fmt::format(", {:.2f} GB/s of weights",
                        gigabytes(decode * static_cast<double>(bytes_per_token)));
-  return out + "\n" + drafts_text(job, stats);
+  return out + "\n" + drafts_text(job, stats) + cost_text(cost_json(job, reports, stats));
 }
 
 std::string benchmark_text(const InferOptions& options, const BenchmarkResult& result) {
@@ -309,7 +340,7 @@ std::string benchmark_text(const InferOptions& options, const BenchmarkResult& r
       options.prompt_tokens,
       options.max_tokens.value_or(0),
       options.repeat);
-  out += roofs_text(result.before, result.after);
+  if (options.roofs) out += roofs_text(result.before, result.after);
   out += fmt::format("prefill: {} tokens/s, {:.4f} G operations per token, {:.1f} G operations/s",
                      samples_text(result.prefill_tokens_per_second),
                      gigabytes(result.operations_per_prompt_token),
@@ -323,6 +354,7 @@ std::string benchmark_text(const InferOptions& options, const BenchmarkResult& r
                      samples_text(result.decode_tokens_per_second),
                      gigabytes(result.bytes_per_token));
   if (result.rows_share_weights) return out + "; rows of a step share them\n";
+  if (!options.roofs) return out + fmt::format(", {:.2f} GB/s\n", gigabytes(shares.bytes));
   return out + fmt::format(", {:.2f} GB/s, {:.1f} % of the measured {} bandwidth of {:.2f} GB/s\n",
                            gigabytes(shares.bytes),
                            100 * shares.read,

@@ -62,6 +62,9 @@ Json ranks_json(const Job& job, const std::vector<RankReport>& reports);
 Json plan_json(const Job& job);
 Json benchmark_json(const InferOptions& options, const BenchmarkResult& result);
 
+// --price-per-hour: what the run has cost, in the currency of the price. Null without a price.
+Json cost_json(const Job& job, const std::vector<RankReport>& reports, const EngineStats& stats);
+
 // What came of drafts.
 Json drafts_json(const Job& job, const EngineStats& stats);
 

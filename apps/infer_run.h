@@ -7,6 +7,7 @@
 #include <string>
 
 #include "apps/infer_job.h"
+#include "apps/infer_record.h"
 #include "apps/infer_report.h"
 #include "apps/launch.h"
 #include "core/engine/engine.h"
@@ -26,12 +27,16 @@ struct Worker {
   Engine engine;
 };
 
-// Times the collective part of a run on one rank and reports it.
+// Times the collective part of a run on one rank and reports it; records it where the job wants
+// that.
 class RunClock {
  public:
   RunClock(MpiSession& session, const Job& job, Worker& worker);
   // Every rank's report, on every rank.
   std::vector<RankReport> reports() const;
+  void begin_run() { recorder_.begin_run(); }  // of a benchmark
+  // What all ranks have logged, on rank 0, once. Collective.
+  RecordedRun recorded() { return recorder_.finish(); }
 
  private:
   double comm_seconds() const;
@@ -39,6 +44,7 @@ class RunClock {
   MpiSession& session_;
   const Job& job_;
   Worker& worker_;
+  RunRecorder recorder_;
   std::chrono::steady_clock::time_point start_;
   double comm_before_;
 };

@@ -38,6 +38,7 @@ RunClock::RunClock(MpiSession& session, const Job& job, Worker& worker)
     : session_(session),
       job_(job),
       worker_(worker),
+      recorder_(session, job, worker.grid),
       start_(std::chrono::steady_clock::now()),
       comm_before_(comm_seconds()) {}
 

@@ -80,23 +80,35 @@ bool parse_options(CLI::App& app, int argc, const char* const* argv, std::string
   return false;
 }
 
-std::string version_text(const std::string& program) {
+Versions program_versions() {
 #ifdef NDEBUG
   constexpr const char* kBuild = "release";
 #else
   constexpr const char* kBuild = "debug";
 #endif
+  return {GLM_VERSION,
+          GLM_GIT_COMMIT,
+          kBuild,
+          GLM_COMPILER,
+          GLM_HDF5_VERSION,
+          GLM_MPI_VERSION,
+          cuda_version_text(),
+          nccl_version_text()};
+}
+
+std::string version_text(const std::string& program) {
+  const Versions v = program_versions();
   return fmt::format(
       "{} {} (commit {}, {} build)\ncompiler: {}\nHDF5: {}\nMPI: {}\nCUDA: {}\nNCCL: {}",
       program,
-      GLM_VERSION,
-      GLM_GIT_COMMIT,
-      kBuild,
-      GLM_COMPILER,
-      GLM_HDF5_VERSION,
-      GLM_MPI_VERSION,
-      cuda_version_text(),
-      nccl_version_text());
+      v.number,
+      v.commit,
+      v.build,
+      v.compiler,
+      v.hdf5,
+      v.mpi,
+      v.cuda,
+      v.nccl);
 }
 
 CLI::Validator number_in(double low, double high, bool low_open) {

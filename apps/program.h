@@ -30,6 +30,14 @@ CLI::Validator number_in(double low, double high, bool low_open = false);
 CLI::Validator integer_in(int64_t low, int64_t high);
 CLI::Validator one_of(const std::vector<std::string>& names);
 
+// What this program was built from, and what it finds at run time.
+struct Versions {
+  std::string number;  // "0.1.0"
+  std::string commit;
+  std::string build;  // "release"
+  std::string compiler, hdf5, mpi, cuda, nccl;
+};
+Versions program_versions();
 // Several lines: program and version, commit, compiler, libraries.
 std::string version_text(const std::string& program);
 
