@@ -131,7 +131,9 @@ def make_network(interface, prefix):
 def make_head(names, networks):
     """The host that the test itself runs on, c0, and the names of all hosts."""
     run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
-    ROOT.mkdir()
+    run("mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
+    (ROOT / "tmp").mkdir(parents=True)
+    os.environ["TMPDIR"] = str(ROOT / "tmp")
     run("ip", "link", "set", "lo", "up")
     run("hostname", "c0")
     first = next(iter(networks.values()))

@@ -3,7 +3,9 @@
 # Usage: slurm_test.py GLM_INFER GLM_CONVERT CHECKPOINT SCRIPTS [unittest options]
 # SPDX-License-Identifier: MIT
 import json
+import os
 import pathlib
+import signal
 import sys
 import time
 import unittest
@@ -15,27 +17,26 @@ ANSWER = "The capital of France is Paris."
 SMALL = "--max-tokens 4"
 
 
-class Scripts(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = slurm.Cluster()
-        cls.model = str(hosts.ROOT / "tiny.h5")
-        hosts.run(CONVERT, CHECKPOINT, cls.model)
-
+class OnCluster(unittest.TestCase):
     def setUp(self):
         self.start = time.monotonic()
+        self.cluster = CLUSTER
 
     def tearDown(self):
         print(f"{time.monotonic() - self.start:.1f} s ", end="", flush=True)
 
     def submit(self, script, *options, **variables):
         return self.cluster.submit(SCRIPTS / script, *options,
-                                   **{"MODEL": self.model, "PROGRAM": INFER, "DEVICE": "cpu", **variables})
+                                   **{"MODEL": MODEL, "PROGRAM": INFER, "DEVICE": "cpu", **variables})
 
     def finish(self, job, state, seconds=60):
         outcome = self.cluster.finish(job, seconds)
         self.assertEqual(outcome.state, state, outcome.text)
         return outcome
+
+
+class Scripts(OnCluster):
+    """What the scripts print and write, and how they end."""
 
     def expect_binding(self, text, nodes, gpus):
         """A line for each rank: these many on each node, with these GPUs."""
@@ -114,7 +115,116 @@ class Scripts(unittest.TestCase):
         self.assertIn("glm_infer: error: ", outcome.text)
 
 
+class Disturbed(OnCluster):
+    """A batch that is disturbed, and answers as if it were not."""
+
+    def setUp(self):
+        super().setUp()
+        self.requests = self.cluster.work / f"{self.id()}.in.jsonl"
+        self.answers = self.cluster.work / f"{self.id()}.out.jsonl"
+
+    def ask(self, count):
+        self.requests.write_text("".join(
+            json.dumps({"prompt": f"What is {number} plus {number}?", "max_tokens": 150, "seed": number}) + "\n"
+            for number in range(count)))
+
+    def submit_batch(self, *options, nodes=1, ranks=4, **variables):
+        """Returns when the first answer is there."""
+        job = self.submit("long_batch.sbatch", f"--nodes={nodes}", f"--ntasks-per-node={ranks // nodes}", *options,
+                          BATCH=self.requests, ANSWERS=self.answers,
+                          **{"OPTIONS": "--temperature 1 --reproducible --timeout 60", **variables})
+        hosts.wait_for("the first answer", 60, lambda: self.answers.exists() and self.answers.stat().st_size > 0)
+        return job
+
+    def expect_answers(self):
+        """Those of one rank that nobody disturbs."""
+        alone = self.cluster.work / f"{self.id()}.alone.jsonl"
+        hosts.run(INFER, "--model", MODEL, "--batch", self.requests, "--output", alone, "--device", "cpu",
+                  "--temperature", 1, "--reproducible")
+        read = [sorted(path.read_text().splitlines()) for path in (alone, self.answers)]
+        self.assertEqual(read[0], read[1])
+
+    def restarts(self, job):
+        return int(self.cluster.show(job)["Restarts"])
+
+class LongBatch(Disturbed):
+    def test_hand_over(self):
+        self.ask(150)
+        job = self.submit_batch()
+        hosts.run("scancel", "--signal=USR1", "--batch", job)
+        outcome = self.finish(job, "COMPLETED", 90)
+        self.assertEqual(outcome.shown["Restarts"], "1", outcome.text)
+        self.assertIn("saved, back into the queue", outcome.text)
+        self.assertIn(f"job {job}, start 2: ", outcome.text)
+        self.assertIn("all ranks ended well", outcome.text)
+        self.expect_answers()
+
+    def test_most_starts(self):
+        self.ask(5000)
+        job = self.submit_batch(MAX_STARTS=1)
+        hosts.run("scancel", "--signal=USR1", "--batch", job)
+        self.assertEqual(self.finish(job, "FAILED").code, 75)
+
+    def test_killed_rank(self):
+        self.ask(5000)
+        job = self.submit_batch(nodes=2)
+        os.kill(hosts.processes("glm_infer")[1], signal.SIGKILL)
+        outcome = self.finish(job, "FAILED", 30)
+        self.assertNotIn(outcome.code, (0, 75), outcome.text)
+        self.assertIn("is gone: killed", outcome.text)
+        self.assertEqual(self.restarts(job), 0)
+
+    def test_dead_node(self):
+        self.ask(5000)
+        job = self.submit_batch("--no-requeue", nodes=2)
+        self.cluster.hosts["n2"].cut_power()
+        outcome = self.finish(job, "NODE_FAIL", 60)
+        self.assertNotEqual(outcome.code, 0, outcome.text)
+        self.cluster.restart_host("n2")
+        self.cluster.wait_for_nodes()
+
+
+class Minutes(Disturbed):
+    """The same at the pace of Slurm's own clock."""
+
+    def test_time_limit(self):
+        self.ask(2500)
+        job = self.submit_batch("--time=1", "--signal=B:USR1@30")
+        outcome = self.finish(job, "COMPLETED", 1200)
+        self.assertGreater(int(outcome.shown["Restarts"]), 0, outcome.text)
+        self.expect_answers()
+
+    def test_over_the_limit(self):
+        self.ask(20000)
+        job = self.submit_batch("--time=1", "--signal=B:CONT@1")
+        outcome = self.finish(job, "TIMEOUT", 180)
+        self.assertEqual(self.restarts(job), 0, outcome.text)
+
+    def test_node_comes_back(self):
+        self.ask(150)
+        job = self.submit_batch(nodes=2)
+        self.cluster.hosts["n2"].cut_power()
+        hosts.wait_for("the job back in the queue", 60, lambda: self.restarts(job) == 1)
+        self.cluster.restart_host("n2")
+        outcome = self.finish(job, "COMPLETED", 120)
+        self.assertIn("start 2: ", outcome.text)
+        self.expect_answers()
+
+    def test_another_grid(self):
+        self.ask(150)
+        job = self.submit_batch()
+        hosts.run("scancel", "--signal=USR1", "--batch", job)
+        hosts.wait_for("the job back in the queue", 60, lambda: self.restarts(job) == 1)
+        hosts.run("scancel", job)
+        self.finish(job, "CANCELLED")
+        self.finish(self.submit_batch(nodes=2, GRID="--tensor 2 --data 2"), "COMPLETED", 120)
+        self.expect_answers()
+
+
 if __name__ == "__main__":
     hosts.enter_namespaces(slurm.PROGRAMS)
     INFER, CONVERT, CHECKPOINT, SCRIPTS = [pathlib.Path(path).resolve() for path in sys.argv[1:5]]
+    MODEL = str(hosts.ROOT / "tiny.h5")
+    CLUSTER = slurm.Cluster()
+    hosts.run(CONVERT, CHECKPOINT, MODEL)
     unittest.main(argv=sys.argv[:1] + sys.argv[5:], verbosity=2, warnings="ignore")
