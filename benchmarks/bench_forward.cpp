@@ -47,8 +47,9 @@ class Forward {
         plain_device_(device),
         placement_(divide_model(config_, {}, GridShape{}).placement(0, Numerics::kDefault)) {
     const ModelOptions sizes = model_options();
-    ops_ = make_ops(
-        OpsKind::kAuto, device_, options.threads, ops_limits(config_, GridShape{}, sizes.limits));
+    OpsLimits limits = ops_limits(config_, GridShape{}, sizes.limits);
+    limits.fast = limits.half_weights = true;
+    ops_ = make_ops(OpsKind::kAuto, device_, options.threads, limits);
     weights_ = make_weights(options.threads);
     model_ = make_model({config_, placement_, grid_, device_, *ops_, *weights_, where_}, sizes);
     if (device_.is_host()) {

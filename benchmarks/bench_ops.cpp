@@ -24,7 +24,7 @@ struct Bench {
   const Report& report;
 };
 
-constexpr OpsLimits kLimits = {256, 12288, 4096, 96, 128};
+constexpr OpsLimits kLimits = {256, 12288, 4096, 96, 128, true, true};
 
 // Where one case runs; its memory goes with it.
 struct Place {

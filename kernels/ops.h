@@ -104,6 +104,8 @@ class Ops {
 
   void set_trace(Trace* trace) { trace_ = trace; }
   virtual std::string name() const = 0;  // "ref", "cpu avx2", ... for --version and summaries
+  // What users should be told once, e.g. that a library was not found; "" for nothing.
+  virtual std::string note() const { return {}; }
 
  protected:
   Trace* trace_ = nullptr;
@@ -171,6 +173,10 @@ struct OpsLimits {
   int64_t max_context = 0;  // positions of one sequence
   int max_heads = 0;
   int max_head_dim = 0;
+  // Results may leave the definition's bits, within a tolerance, where that is quicker
+  // (docs/numerics.md). The CPU never does.
+  bool fast = false;
+  bool half_weights = false;  // some matrices are f16 or bf16
 };
 
 enum class OpsKind : uint8_t { kAuto, kRef, kChecked };

@@ -11,8 +11,12 @@
 namespace glm {
 namespace {
 
-constexpr double kEps = 0x1p-24;           // half an ulp of 1 in f32
-constexpr double kFloor = 0x1p-140;        // subnormal steps
+constexpr double kEps = 0x1p-24;      // half an ulp of 1 in f32
+constexpr double kFloor = 0x1p-140;   // subnormal steps
+constexpr double kF16Loss = 0x1p-11;  // relative, of a number rounded to f16
+// Of a number that is cut into two bf16 (9 bits each, 2^-18), and of the product of the two small
+// parts, which is left out (2^-18 of the whole product).
+constexpr double kTwoBf16Loss = 2 * 0x1p-18;
 constexpr double kExpError = 4 * 0x1p-23;  // relative error of the shared exp (docs/numerics.md)
 
 // |w| of a row.
@@ -57,10 +61,26 @@ double product_terms(const Weight& w) {
 // Quantised inputs may exceed |x| by half a step; 2 covers it.
 double product_unit(const Weight& w) { return (is_quantized(w.dtype) ? 2 : 1) * kEps; }
 
+// Rounding of a product, relative to the sum of |w x|. cuBLAS adds 16 products at a time to a sum
+// that tensor cores cut off instead of rounding, twice (low and high parts), after inputs were cut
+// into two parts of 8 (bf16) or 11 bits and a sign.
+double product_rounding(const Weight& w, bool fast) {
+  if (!fast || (w.dtype != DType::kF16 && w.dtype != DType::kBF16))
+    return product_terms(w) * product_unit(w);
+  const double lost = w.dtype == DType::kBF16 ? 0x1p-17 : 0x1p-21;
+  return lost + 2 * 2 * kEps * (static_cast<double>(w.cols) / 16 + 16);
+}
+
 // Errors of scores act twice (weight and total); sums of weights have at most 256 + 3 terms per
 // split and three roundings per merge.
-double attention_bound(
-    const float* query, const KvLayer& cache, const int32_t* pages, int visible, int kv_head) {
+// Fast: what a factor loses beside that (`loss` of a query, key, weight or value; of weights far
+// below 1 in f16 no more than 2^-25).
+double attention_bound(const float* query,
+                       const KvLayer& cache,
+                       const int32_t* pages,
+                       int visible,
+                       int kv_head,
+                       bool fast) {
   double score = 0;
   double value = 0;
   for (int p = 0; p < visible; ++p) {
@@ -75,16 +95,20 @@ double attention_bound(
     score = std::max(score, sum);
   }
   const double scale = 1.0 / std::sqrt(static_cast<double>(cache.head_dim));
-  const double score_error = (static_cast<double>(cache.head_dim) + 6) * kEps * score * scale;
+  const double loss = !fast ? 0 : cache.dtype == KvDType::kF32 ? kTwoBf16Loss : kF16Loss;
+  const double small = !fast ? 0 : 0x1p-25 * visible;
+  const double score_error =
+      ((static_cast<double>(cache.head_dim) + 6) * kEps + 2 * loss) * score * scale;
   const double merges = 4.0 * (visible / 256 + 1);
-  return (2 * score_error + 2 * kExpError + (270 + merges) * kEps) * value + kFloor;
+  const double weights = 2 * kExpError + (270 + merges) * kEps + 2 * loss + small;
+  return (2 * score_error + weights) * value + kFloor;
 }
 
 }  // namespace
 
-Tolerances linear_tolerance(Tensor x, const Weight& w, int64_t matrix, Tensor bias) {
+Tolerances linear_tolerance(Tensor x, const Weight& w, int64_t matrix, Tensor bias, bool fast) {
   Tolerances out = absolute_sums(x, w, matrix);
-  const double unit = product_terms(w) * product_unit(w);
+  const double unit = product_rounding(w, fast);
   for (size_t i = 0; i < out.size(); ++i) {
     const double extra =
         bias.absent() ? 0 : std::fabs(double{bias.f32()[i % static_cast<size_t>(w.rows)]});
@@ -93,10 +117,10 @@ Tolerances linear_tolerance(Tensor x, const Weight& w, int64_t matrix, Tensor bi
   return out;
 }
 
-Tolerances gate_up_tolerance(Tensor x, const Weight& w, int64_t matrix) {
+Tolerances gate_up_tolerance(Tensor x, const Weight& w, int64_t matrix, bool fast) {
   const std::vector<double> sums = absolute_sums(x, w, matrix);
   const int64_t width = w.rows / 2;
-  const double unit = product_terms(w) * product_unit(w);
+  const double unit = product_rounding(w, fast);
   Tolerances out;
   for (int64_t t = 0; t < x.rows(); ++t) {
     for (int64_t m = 0; m < width; ++m) {
@@ -135,10 +159,8 @@ Tolerances rope_tolerance(Tensor qkv, const HeadLayout& heads) {
   return out;
 }
 
-Tolerances attention_tolerance(Tensor qkv,
-                               const KvLayer& cache,
-                               const BatchRows& rows,
-                               const HeadLayout& heads) {
+Tolerances attention_tolerance(
+    Tensor qkv, const KvLayer& cache, const BatchRows& rows, const HeadLayout& heads, bool fast) {
   const int64_t head_dim = heads.head_dim;
   Tolerances out(static_cast<size_t>(int64_t{rows.n_rows} * heads.n_heads * head_dim));
   const auto* spans = rows.spans.as<SequenceSpan>();
@@ -152,7 +174,8 @@ Tolerances attention_tolerance(Tensor qkv,
                                            cache,
                                            pages,
                                            visible,
-                                           heads.kv_head_of(head));
+                                           heads.kv_head_of(head),
+                                           fast);
       std::fill_n(out.begin() + (t * heads.n_heads + head) * head_dim, head_dim, bound);
     }
   }

@@ -13,18 +13,22 @@ using Tolerances = std::vector<double>;
 
 // x [n, w.cols] times matrix `matrix` of w: [n, w.rows]. Inputs quantised alike on both sides add
 // nothing. bias may be absent.
-Tolerances linear_tolerance(Tensor x, const Weight& w, int64_t matrix, Tensor bias);
+// fast: f16 and bf16 matrices by cuBLAS (kernels/cuda/dense.cu).
+Tolerances linear_tolerance(
+    Tensor x, const Weight& w, int64_t matrix, Tensor bias, bool fast = false);
 // [n, w.rows / 2].
-Tolerances gate_up_tolerance(Tensor x, const Weight& w, int64_t matrix);
+Tolerances gate_up_tolerance(Tensor x, const Weight& w, int64_t matrix, bool fast = false);
 // `terms` rounded operations in a row on values that do not cancel: relative to the result.
 Tolerances relative_tolerance(Tensor expected, double terms);
 Tolerances norm_tolerance(Tensor expected, int64_t n);
 // x cos + y sin: relative to the pair. qkv before the turn.
 Tolerances rope_tolerance(Tensor qkv, const HeadLayout& heads);
+// fast: as tensor cores compute it (kernels/cuda/attention_tiles.cu).
 Tolerances attention_tolerance(Tensor qkv,
                                const KvLayer& cache,
                                const BatchRows& rows,
-                               const HeadLayout& heads);
+                               const HeadLayout& heads,
+                               bool fast = false);
 Tolerances combine_tolerance(Tensor out, Tensor rows, const ExpertGroups& groups);
 
 // Where an output leaves its tolerance.

@@ -203,6 +203,19 @@ mixed() {  # AXES...: a rank with the GPU and one without
     --prompt "$prompt" --max-tokens 24 --reproducible --dump-logits "$work/mixed.h5" | tee "$work/mixed.txt" || return 1
   cmp "$work/mixed.txt" "$work/one_q40.txt" && same_logits "$work/mixed.h5" "$work/one_q40.h5"
 }
+blas() {  # DTYPE: with cuBLAS the answer to a long prompt is that of our own kernels
+  local file long
+  file=$(model "$bundle/models/tiny" "$1") || return 1
+  long=$(yes "$prompt" | head -n 12 | tr '\n' ' ')
+  infer --model "$file" --prompt "$long" --max-tokens 24 --json > "$work/blas.json" || return 1
+  if ! grep -o 'cuBLAS [0-9.]*' "$work/blas.json"; then
+    echo "skipped: no libcublas on this machine"
+    return 77
+  fi
+  infer --model "$file" --prompt "$long" --max-tokens 24 > "$work/blas.txt" &&
+    GLM_CUBLAS_LIBRARY=off infer --model "$file" --prompt "$long" --max-tokens 24 > "$work/own.txt" &&
+    cmp "$work/blas.txt" "$work/own.txt"
+}
 refusal() {  # a plan that does not fit ends with exit code 4 and says what would fit
   local file code
   file=$(model "$bundle/models/tiny" q40) || return 1
@@ -247,6 +260,7 @@ for name in glm4_moe_air glm4_moe_355b qwen3_moe glm; do
   step "golden.$name" 60 golden "$name"
   for dtype in f32 q80 q40; do step "bits.$name.$dtype" 60 bits "$name" "$dtype"; done
 done
+for dtype in f16 bf16; do step "blas.$dtype" 60 blas "$dtype"; done
 step refusal 60 refusal
 for dtype in q40 f32; do
   for axes in "--tensor 2" "--pipeline 2" "--data 2" "--data 2 --expert 2 --expert-exchange alltoall" \

@@ -32,6 +32,11 @@ struct Unit {
   const int32_t* pages;
 };
 
+// Somebody else's.
+GLM_DEVICE bool in_tiles(const AttentionArgs& a, const int32_t* span) {
+  return a.tile_rows > 0 && span[1] >= a.tile_rows;
+}
+
 GLM_DEVICE Unit unit_of(const AttentionArgs& a) {
   Unit u{};
   u.row = blockIdx.z;
@@ -46,7 +51,7 @@ GLM_DEVICE Unit unit_of(const AttentionArgs& a) {
   u.n_heads = end - u.first_head;
   for (int s = 0; s < a.n_spans; ++s) {
     const int32_t* span = a.spans + 4 * s;  // first row, rows, position, first page
-    if (u.row < span[0] || u.row >= span[0] + span[1]) continue;
+    if (u.row < span[0] || u.row >= span[0] + span[1] || in_tiles(a, span)) continue;
     u.visible = span[2] + static_cast<int>(u.row) - span[0] + 1;
     u.pages = a.block_table + span[3];
   }
@@ -325,7 +330,7 @@ __global__ void merge_splits(AttentionArgs a) {
   int visible = 0;
   for (int s = 0; s < a.n_spans; ++s) {
     const int32_t* span = a.spans + 4 * s;
-    if (row >= span[0] && row < span[0] + span[1])
+    if (row >= span[0] && row < span[0] + span[1] && !in_tiles(a, span))
       visible = span[2] + static_cast<int>(row) - span[0] + 1;
   }
   for (int dim = static_cast<int>(threadIdx.x); dim < a.head_dim;

@@ -13,6 +13,7 @@ namespace glm::GLM_CUDA_SPACE {
 namespace cuda = ::glm::GLM_CUDA_SPACE;  // members of Ops have the names of launches
 namespace {
 
+constexpr int64_t kBlasRows = 512;  // at a time: more would need more scratch and gain little
 constexpr int64_t kPartialBytes = int64_t{64} << 20;  // of splits of the cache, where one row fits
 
 int64_t padded(int64_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -77,11 +78,18 @@ CudaScratchPlan::CudaScratchPlan(const OpsLimits& limits) {
   const int64_t row = 4 * limits.max_heads * splits * (2 + int64_t{limits.max_head_dim});
   const int64_t rows = std::min<int64_t>(limits.max_rows, cuda::kFewInputs);
   partials = splits <= 1 ? 0 : padded(std::min(rows * row, std::max(row, kPartialBytes)));
+  if (!limits.fast || !limits.half_weights || limits.max_rows <= cuda::kFewInputs) return;
+  workspace = kBlasWorkspace;
+  max_piece = std::min(limits.max_rows, kBlasRows);
+  parts = padded(max_piece * limits.max_cols * 2);
+  part_scales = padded(max_piece * 4);
+  // The width of gate is the number of columns of down; rows of wider matrices come by fewer.
+  sums = padded(max_piece * 2 * limits.max_cols * 4);
 }
 
 CudaOps::CudaOps(Device& device, const OpsLimits& limits, cuda::Stream stream, std::string name)
-    : plan_(limits), stream_(stream), name_(std::move(name)) {
-  scratch_ = device.allocate(DType::kU8, {plan_.total()});
+    : plan_(limits), stream_(stream), name_(std::move(name)), fast_(limits.fast) {
+  scratch_ = device.allocate(DType::kU8, {plan_.total() - plan_.blas()});
   auto* next = scratch_.as<uint8_t>();
   inputs_ = next;
   next += plan_.inputs;
@@ -91,11 +99,59 @@ CudaOps::CudaOps(Device& device, const OpsLimits& limits, cuda::Stream stream, s
   n_items_ = reinterpret_cast<int32_t*>(items_ + plan_.max_items);
   next += plan_.items;
   partials_ = reinterpret_cast<float*>(next);
+  if (plan_.blas() == 0) return;
+  blas_scratch_ = device.allocate(DType::kU8, {plan_.blas()});
+  std::string reason;
+  blas_ = open_blas(stream_, blas_scratch_.data, reason);
+  if (blas_)
+    name_ += ", " + blas_->text();
+  else
+    note_ =
+        "products of f16 and bf16 matrices without cuBLAS, which is slower for prompts: " + reason;
 }
 
 // ---- products
 
+// The one place that chooses: for few rows the weights' bytes count, which own kernels read once.
+bool CudaOps::takes_blas(const Product& p) const {
+  return blas_ && p.groups == nullptr && p.x.rows() > cuda::kFewInputs && p.w.n_matrices == 1 &&
+         (p.w.dtype == DType::kF16 || p.w.dtype == DType::kBF16);
+}
+
+// out = low w^T + high w^T, small terms first, for as many rows at a time as the scratch holds.
+void CudaOps::run_blas(const Product& p) {
+  const Weight& w = p.w;
+  const bool bf16 = w.dtype == DType::kBF16;
+  const int64_t width = p.gated ? w.rows / 2 : w.rows;
+  if (width == 0) return;
+  auto* high = blas_scratch_.as<uint8_t>() + plan_.workspace;
+  auto* low = high + plan_.parts;
+  auto* scales = bf16 ? nullptr : reinterpret_cast<float*>(low + plan_.parts);
+  auto* sums = reinterpret_cast<float*>(low + plan_.parts + plan_.part_scales);
+  int64_t piece = std::min(plan_.max_piece, plan_.parts / (2 * w.cols));
+  if (p.gated) piece = std::min(piece, plan_.sums / (4 * w.rows));
+  GLM_CHECK(piece > 0, "a matrix of {} x {} exceeds the limits", w.rows, w.cols);
+  for (int64_t first = 0; first < p.x.rows(); first += piece) {
+    const int64_t n = std::min(piece, p.x.rows() - first);
+    float* out = p.out.f32() + first * width;
+    float* to = p.gated ? sums : out;
+    cuda::cut_rows({p.x.f32() + first * w.cols,
+                    reinterpret_cast<uint16_t*>(high),
+                    reinterpret_cast<uint16_t*>(low),
+                    scales,
+                    w.cols},
+                   n,
+                   stream_);
+    blas_->multiply({to, low, w.values, n, w.rows, w.cols, bf16, false});
+    blas_->multiply({to, high, w.values, n, w.rows, w.cols, bf16, true});
+    const float* bias = p.bias.absent() ? nullptr : p.bias.f32();
+    if (p.gated || !bf16 || bias != nullptr)
+      cuda::finish_rows_of_sums({out, to, scales, bias, width, p.gated}, n, stream_);
+  }
+}
+
 void CudaOps::run(const Product& p) {
+  if (takes_blas(p)) return run_blas(p);
   cuda::ProductArgs a = matrix_args(p.w, p.gated);
   const cuda::Plane plane = plane_of(p.w.dtype);
   const bool quantized = is_quantized(p.w.dtype);
@@ -408,6 +464,14 @@ void CudaOps::do_attention(
   const int64_t partial_bytes =
       int64_t{4} * rows.n_rows * heads.n_heads * a.n_splits * (2 + int64_t{heads.head_dim});
   if (a.n_splits > 1 && partial_bytes <= plan_.partials) a.partials = partials_;
+  // The one place that chooses: sequences with many rows go to tensor cores where bits may differ
+  // from the CPU's; which of the step's they are is known on the device only.
+  const bool tiles = fast_ && rows.n_rows >= cuda::kTileRows && heads.head_dim <= cuda::kMaxTileDim;
+  if (tiles) {
+    a.tile_rows = cuda::kTileRows;
+    cuda::attention_tiles(a, plane_of(cache.dtype), rows.n_rows, stream_);
+    if (rows.n_spans == 1) return;
+  }
   cuda::attention(a, plane_of(cache.dtype), rows.n_rows, stream_);
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/blas.h"
 #include "kernels/cuda/launchers.h"
 #include "kernels/ops.h"
 
@@ -22,13 +23,21 @@ struct CudaScratchPlan {
   int64_t items;      // work on experts, and its length
   int64_t partials;   // results of splits of the cache
   int64_t max_items;  // in number
-  int64_t total() const { return inputs + scales + items + partials; }
+  // For products by cuBLAS, and its own workspace: 0 where it is not wanted.
+  int64_t workspace = 0;
+  int64_t parts = 0;        // inputs of f16 or bf16: high or low
+  int64_t part_scales = 0;  // of their rows
+  int64_t sums = 0;         // of gate and up
+  int64_t max_piece = 0;    // rows of a product
+  int64_t blas() const { return workspace + 2 * parts + part_scales + sums; }
+  int64_t total() const { return inputs + scales + items + partials + blas(); }
 };
 
 class CudaOps final : public Ops {
  public:
   CudaOps(Device& device, const OpsLimits& limits, Stream stream, std::string name);
   std::string name() const override { return name_; }
+  std::string note() const override { return note_; }
 
  private:
   void do_embed(Tensor out, Tensor ids, const Weight& table, int64_t first_row) override;
@@ -93,6 +102,8 @@ class CudaOps final : public Ops {
     bool by_row = false;  // inputs are rows of a step, not assignments
   };
   void run(const Product& product);
+  bool takes_blas(const Product& product) const;
+  void run_blas(const Product& product);
   void run_combine(Tensor out, Tensor rows, const ExpertGroups& groups, const float* addend);
   static StoreArgs store_args(const KvLayer& cache,
                               Tensor qkv,
@@ -102,12 +113,17 @@ class CudaOps final : public Ops {
   CudaScratchPlan plan_;
   Stream stream_;
   std::string name_;
+  std::string note_;
+  bool fast_;
   Tensor scratch_;
   uint8_t* inputs_;
   QuantScale* scales_;
   WorkItem* items_;
   int32_t* n_items_;
   float* partials_;
+  // cuBLAS and what it works with; absent without it.
+  std::unique_ptr<Blas> blas_;
+  Tensor blas_scratch_;
 };
 
 }  // namespace GLM_CUDA_SPACE

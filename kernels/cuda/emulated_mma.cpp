@@ -1,5 +1,5 @@
 // The warp's matrix products on the emulator, by the fragment layouts of the PTX manual
-// (mma.m16n8k32 and mma.m16n8k16). SPDX-License-Identifier: MIT
+// (mma.m16n8k32, mma.m16n8k16 and ldmatrix). SPDX-License-Identifier: MIT
 #include "kernels/cuda/lang.h"
 
 namespace glm::GLM_CUDA_SPACE {
@@ -59,9 +59,12 @@ void join_mma_s8(emulator::Slot* slots) {
   hand_out(c, slots);
 }
 
+namespace {
+
 // The device adds 16 products and c with more bits than an f32 has and rounds in its own way; here
 // it is eight sums in f32 of exact products, which is as far from the true value.
-void join_mma_bf16(emulator::Slot* slots) {
+template <class Decode>
+void join_mma_halves(emulator::Slot* slots, Decode decode) {
   float a[16][16];
   float b[8][16];
   float c[16][8];
@@ -70,11 +73,11 @@ void join_mma_bf16(emulator::Slot* slots) {
     for (int word = 0; word < 4; ++word)
       for (int i = 0; i < 2; ++i)
         a[lane / 4 + word % 2 * 8][lane % 4 * 2 + word / 2 * 8 + i] =
-            bf16_to_f32(static_cast<uint16_t>(own.a[word] >> (16 * i)));
+            decode(static_cast<uint16_t>(own.a[word] >> (16 * i)));
     for (int word = 0; word < 2; ++word)
       for (int i = 0; i < 2; ++i)
         b[lane / 4][lane % 4 * 2 + word * 8 + i] =
-            bf16_to_f32(static_cast<uint16_t>(own.b[word] >> (16 * i)));
+            decode(static_cast<uint16_t>(own.b[word] >> (16 * i)));
   }
   collect(slots, c);
   for (int row = 0; row < 16; ++row) {
@@ -87,6 +90,26 @@ void join_mma_bf16(emulator::Slot* slots) {
     }
   }
   hand_out(c, slots);
+}
+
+}  // namespace
+
+void join_mma_bf16(emulator::Slot* slots) { join_mma_halves(slots, bf16_to_f32); }
+void join_mma_f16(emulator::Slot* slots) { join_mma_halves(slots, f16_to_f32); }
+
+// Row r of matrix i is where lane 8 i + r points.
+void join_turned_matrices(emulator::Slot* slots) {
+  const uint16_t* rows[32];
+  for (int lane = 0; lane < 32; ++lane) std::memcpy(&rows[lane], slots[lane].in, sizeof rows[lane]);
+  for (int lane = 0; lane < 32; ++lane) {
+    uint32_t words[4];
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t low = rows[8 * i + lane % 4 * 2][lane / 4];
+      const uint32_t high = rows[8 * i + lane % 4 * 2 + 1][lane / 4];
+      words[i] = low | high << 16;
+    }
+    std::memcpy(slots[lane].out, words, sizeof words);
+  }
 }
 
 }  // namespace glm::GLM_CUDA_SPACE

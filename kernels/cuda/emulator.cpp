@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -59,6 +60,19 @@ struct Warp {
   Slot slots[2][kLanes];  // in turns: a lane may be one exchange ahead of its slowest neighbour
 };
 
+struct LateCopy {
+  void* to;
+  const void* from;
+  size_t bytes;
+
+  void run() const {
+    if (from == nullptr)
+      std::memset(to, 0, bytes);
+    else
+      std::memcpy(to, from, bytes);
+  }
+};
+
 struct Fiber {
   void* stack_pointer = nullptr;
   void* asan_stack = nullptr;
@@ -67,6 +81,8 @@ struct Fiber {
   bool done = false;
   const Barrier* awaited = nullptr;
   uint64_t generation = 0;  // it waits for the end of
+  std::vector<LateCopy> copies;
+  std::deque<std::vector<LateCopy>> closed_copies;
 };
 
 class Machine {
@@ -80,6 +96,7 @@ class Machine {
   std::vector<Fiber> fibers;
   Barrier block_barrier;
   Fiber* current = nullptr;
+  bool copies_at_once = false;
   const std::function<void()>* body = nullptr;
   const void* scheduler_bottom = nullptr;  // its stack, for AddressSanitizer
   size_t scheduler_size = 0;
@@ -233,6 +250,7 @@ void run(const char* name,
             grid.z);
   GLM_CHECK(shared_bytes <= 99 * 1024, "{}: {} bytes of shared memory", name, shared_bytes);
   m.body = &body;
+  m.copies_at_once = backwards;
   m.block_dim = block;
   m.grid_dim = grid;
   for (unsigned z = 0; z < grid.z; ++z) {
@@ -270,6 +288,27 @@ const Slot& exchange(const void* value, size_t bytes, void (*join)(Slot* slots))
   if (warp.barrier.arrived + 1 == warp.barrier.expected) join(slots);
   m.wait(warp.barrier);
   return slots[number % kLanes];
+}
+
+void copy_later(void* to, const void* from, size_t bytes) {
+  const LateCopy copy{to, from, bytes};
+  Machine& m = machine();
+  if (m.copies_at_once)
+    copy.run();
+  else
+    m.current->copies.push_back(copy);
+}
+
+void close_copies() {
+  Fiber& fiber = *machine().current;
+  fiber.closed_copies.push_back(std::move(fiber.copies));
+  fiber.copies.clear();
+}
+
+void wait_copies(size_t but) {
+  auto& closed = machine().current->closed_copies;
+  for (; closed.size() > but; closed.pop_front())
+    for (const LateCopy& copy : closed.front()) copy.run();
 }
 
 }  // namespace glm::emulator

@@ -62,4 +62,11 @@ struct alignas(16) Slot {
 const Slot& exchange(const void* value, size_t bytes, void (*join)(Slot* slots));
 int lane();
 
+// Copies that go on while the thread does: with threads in ascending order done at the last moment,
+// when the thread waits for their group, else at the first, so that both a missing wait and a place
+// that is still being read show. `from` null: zeros.
+void copy_later(void* to, const void* from, size_t bytes);
+void close_copies();           // those since the last call are a group
+void wait_copies(size_t but);  // for all closed groups but the latest few
+
 }  // namespace glm::emulator

@@ -69,6 +69,23 @@ GLM_DEVICE uint16_t float_to_half(float x) { return __half_as_ushort(__float2hal
 GLM_DEVICE uint16_t float_to_bfloat(float x) {
   return __bfloat16_as_ushort(__float2bfloat16_rn(x));
 }
+// Two floats in one word, the first in its lower half.
+GLM_DEVICE uint32_t half_pair(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+GLM_DEVICE uint32_t bfloat_pair(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+// 2^x to about 2^-22 of it; 0 for -inf.
+GLM_DEVICE float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 GLM_DEVICE float square_root(float x) { return __fsqrt_rn(x); }
 GLM_DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }
 GLM_DEVICE float nearest_even(float x) { return rintf(x); }
@@ -129,6 +146,41 @@ GLM_DEVICE void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+GLM_DEVICE void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+GLM_DEVICE unsigned shared_address(const void* p) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
+// Four matrices of 8 x 8 halves in shared memory, turned: lane l points to row l % 8 of matrix
+// l / 8, 16 bytes, and gets of each rows 2 (l % 4) + 0..1 of column l / 4, as b of an mma wants it
+// of a matrix that stands row by row.
+GLM_DEVICE void turned_matrices(uint32_t (&out)[4], const uint16_t* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+// 16 bytes to shared memory, of zeros unless `there`, on their way while the thread goes on; copies
+// since the last close_copies() are a group, wait_copies<n>() waits for all groups but the last n.
+// Others see them after a barrier.
+GLM_DEVICE void copy_16(uint16_t* to, const uint16_t* from, bool there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+               "l"(from),
+               "r"(there ? 16 : 0)
+               : "memory");
+}
+GLM_DEVICE void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kBut>
+GLM_DEVICE void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kBut) : "memory");
+}
+
 #else
 
 template <class T>
@@ -142,6 +194,13 @@ inline float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline float half_to_float(uint16_t bits) { return f16_to_f32(bits); }
 inline uint16_t float_to_half(float x) { return f32_to_f16(x); }
 inline uint16_t float_to_bfloat(float x) { return f32_to_bf16(x); }
+inline uint32_t half_pair(float low, float high) {
+  return static_cast<uint32_t>(f32_to_f16(low)) | static_cast<uint32_t>(f32_to_f16(high)) << 16;
+}
+inline uint32_t bfloat_pair(float low, float high) {
+  return static_cast<uint32_t>(f32_to_bf16(low)) | static_cast<uint32_t>(f32_to_bf16(high)) << 16;
+}
+inline float power_of_two(float x) { return std::exp2(x); }
 inline float square_root(float x) { return std::sqrt(x); }
 inline float quotient(float a, float b) { return a / b; }
 inline float nearest_even(float x) { return std::nearbyint(x); }
@@ -199,6 +258,8 @@ struct MmaOperands {
 };
 void join_mma_s8(emulator::Slot* slots);
 void join_mma_bf16(emulator::Slot* slots);
+void join_mma_f16(emulator::Slot* slots);
+void join_turned_matrices(emulator::Slot* slots);
 
 inline void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   MmaOperands<int32_t> mine;
@@ -210,6 +271,22 @@ inline void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
 inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   MmaOperands<float> mine{{a[0], a[1], a[2], a[3]}, {b0, b1}, {c[0], c[1], c[2], c[3]}};
   std::memcpy(c, emulator::exchange(&mine, sizeof mine, join_mma_bf16).out, sizeof c);
+}
+inline void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  MmaOperands<float> mine{{a[0], a[1], a[2], a[3]}, {b0, b1}, {c[0], c[1], c[2], c[3]}};
+  std::memcpy(c, emulator::exchange(&mine, sizeof mine, join_mma_f16).out, sizeof c);
+}
+
+inline void turned_matrices(uint32_t (&out)[4], const uint16_t* row) {
+  std::memcpy(out, emulator::exchange(&row, sizeof row, join_turned_matrices).out, sizeof out);
+}
+inline void copy_16(uint16_t* to, const uint16_t* from, bool there) {
+  emulator::copy_later(to, there ? from : nullptr, 16);
+}
+inline void close_copies() { emulator::close_copies(); }
+template <int kBut>
+void wait_copies() {
+  emulator::wait_copies(kBut);
 }
 
 #endif

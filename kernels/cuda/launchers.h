@@ -251,6 +251,30 @@ int product_tile(Plane plane, int64_t n);
 void quantized_product(const ProductArgs& args, Plane plane, int tile, int64_t n_items, Stream s);
 void plain_product(const ProductArgs& args, Plane plane, int tile, int64_t n_items, Stream s);
 
+// ---- dense.cu
+
+// Cuts rows into two parts each, high + low, of bf16, or with scales of f16 times a power of two:
+// scales[row] undoes it.
+struct CutArgs {
+  const float* x;
+  uint16_t* high;
+  uint16_t* low;
+  float* scales;  // absent: bf16
+  int64_t cols;
+};
+void cut_rows(const CutArgs& args, int64_t n_rows, Stream stream);
+
+// Outputs from sums of products, [row][width], or [row][gate and up][width] with `gated`.
+struct FinishArgs {
+  float* out;  // may be sums, unless gated
+  const float* sums;
+  const float* scales;  // of rows, or absent
+  const float* bias;    // or absent
+  int64_t width;
+  bool gated;
+};
+void finish_rows_of_sums(const FinishArgs& args, int64_t n_rows, Stream stream);
+
 // ---- heads.cu
 
 enum class KvPlane : uint8_t { kF32, kF16, kQ8 };
@@ -306,10 +330,14 @@ struct HeadsArgs {
 };
 void place_heads(const HeadsArgs& args, KvPlane plane, int64_t n_rows, Stream stream);
 
-// ---- attention.cu
+// ---- attention.cu, attention_tiles.cu
 
 inline constexpr int kSplitLength = 256;  // positions
 inline constexpr int kMaxHeadsOfBlock = 16;
+// Rows of a sequence in a step from which they are worth tiles on tensor cores: 32 rows of 12 heads
+// are six blocks for each key-value head.
+inline constexpr int kTileRows = 32;
+inline constexpr int kMaxTileDim = 128;  // widest head that tiles take
 
 struct AttentionArgs {
   float* out;
@@ -332,7 +360,9 @@ struct AttentionArgs {
   float scale;
   int n_splits;     // of the longest row
   float* partials;  // [row][head][split][2 + head_dim], or absent: a block walks all splits
+  int tile_rows;    // spans of so many rows and more belong to attention_tiles(); 0: none do
 };
 void attention(const AttentionArgs& args, KvPlane plane, int64_t n_rows, Stream stream);
+void attention_tiles(const AttentionArgs& args, KvPlane plane, int64_t n_rows, Stream stream);
 
 }  // namespace glm::GLM_CUDA_SPACE

@@ -8,11 +8,6 @@ namespace {
 
 // ---- f16 and bf16
 
-// Two floats as bf16 in one word.
-GLM_DEVICE uint32_t bfloat_pair(float low, float high) {
-  return static_cast<uint32_t>(float_to_bfloat(low)) | static_cast<uint32_t>(float_to_bfloat(high))
-                                                           << 16;
-}
 GLM_DEVICE float low_of(uint32_t pair) { return float_of(pair << 16); }
 GLM_DEVICE float high_of(uint32_t pair) { return float_of(pair & 0xFFFF0000u); }
 

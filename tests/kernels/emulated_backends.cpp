@@ -4,7 +4,7 @@
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "tests/kernels/backwards_queue.h"
-#include "tests/kernels/op_support.h"
+#include "tests/kernels/fast_backends.h"
 
 namespace glm::testing {
 
@@ -24,6 +24,20 @@ BackendSet make_backends(const std::vector<int>&) {
   short_context.max_context = 256;
   emulated("cuda emulated backwards", &backwards, short_context);
   set.all.push_back({"cpu", make_cpu_ops(device, 1, test_limits(), "")});
+  return set;
+}
+
+BackendSet make_fast_backends() {
+  BackendSet set;
+  set.devices.push_back(make_cpu_device());
+  static BackwardsAtOnce backwards;
+  for (const bool ascending : {true, false}) {
+    const char* name = ascending ? "cuda emulated" : "cuda emulated backwards";
+    emulator::Queue* stream = ascending ? nullptr : &backwards;
+    auto ops =
+        std::make_unique<cuda_emulated::CudaOps>(*set.devices[0], fast_limits(), stream, name);
+    set.all.push_back({name, std::move(ops), false, false});
+  }
   return set;
 }
 

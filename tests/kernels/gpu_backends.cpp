@@ -3,8 +3,8 @@
 #include <cstdio>
 
 #include "kernels/cpu/cpu_ops.h"
+#include "tests/kernels/fast_backends.h"
 #include "tests/kernels/mirrored_ops.h"
-#include "tests/kernels/op_support.h"
 
 namespace glm::testing {
 namespace {
@@ -24,6 +24,43 @@ BackendSet make_backends(const std::vector<int>&) {
   set.all.push_back({gpu.name(), std::move(mirrored), false, false});
   set.all.push_back({"cpu", make_cpu_ops(*set.devices[0], 1, test_limits(), "")});
   return set;
+}
+
+BackendSet make_fast_backends() {
+  BackendSet set;
+  set.devices.push_back(make_cuda_device(0, kSeconds));
+  Device& gpu = *set.devices[0];
+  OpsLimits limits = fast_limits();
+  limits.half_weights = true;
+  auto ops = make_ops(OpsKind::kAuto, gpu, 1, limits);
+  set.all.push_back({gpu.name(), std::make_unique<MirroredOps>(gpu, std::move(ops)), false, false});
+  return set;
+}
+
+// By cuBLAS where it is installed.
+TEST(FastProducts, AgreeWithTheReference) {
+  FastBackends backends;
+  const Backend& gpu = backends.set.all[0];
+  if (!gpu.ops->note().empty()) GTEST_SKIP() << gpu.ops->note();
+  const auto cpu = make_cpu_device();
+  const auto reference = make_ops(OpsKind::kRef, *cpu, 1, test_limits());
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    for (const int64_t cols : {36, 4096, 12288}) {
+      SCOPED_TRACE(fmt::format("{} {}", dtype_name(dtype), cols));
+      const Matrix matrix(dtype, Packing::kRows, 1, 34, cols, 61);
+      Floats x(130, cols, 62), out(130, 34), expected(130, 34);
+      gpu.ops->linear(out.view(), x.view(), matrix.weight());
+      reference->linear(expected.view(), x.view(), matrix.weight());
+      expect_within(
+          out.view(), expected.view(), linear_tolerance(x.view(), matrix.weight(), 0, {}, true));
+      Floats gated(130, 17), expected_gated(130, 17);
+      gpu.ops->gate_up(gated.view(), x.view(), matrix.weight());
+      reference->gate_up(expected_gated.view(), x.view(), matrix.weight());
+      expect_within(gated.view(),
+                    expected_gated.view(),
+                    gate_up_tolerance(x.view(), matrix.weight(), 0, true));
+    }
+  }
 }
 
 // Each operation recorded once and replayed gives what it gives at once.

@@ -15,6 +15,7 @@ class MirroredOps final : public Ops {
  public:
   MirroredOps(Device& device, std::unique_ptr<Ops> ops);
   std::string name() const override { return ops_->name(); }
+  std::string note() const override { return ops_->note(); }
 
  private:
   struct Copy {

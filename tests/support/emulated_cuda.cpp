@@ -32,7 +32,9 @@ std::string cuda_version_text() { return "emulated"; }
 
 std::unique_ptr<Ops> make_cuda_ops(Device& device, const OpsLimits& limits) {
   return std::make_unique<cuda_emulated::CudaOps>(device, limits, device.stream(), "cuda emulated");
+// A real cuBLAS is not meant for emulated devices.
 }
+  setenv("GLM_CUBLAS_LIBRARY", "off", 0);
 
 int64_t cuda_ops_scratch_bytes(const OpsLimits& limits) {
   return cuda_emulated::CudaScratchPlan(limits).total();
