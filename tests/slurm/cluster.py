@@ -111,10 +111,10 @@ class Cluster:
             return found.stdout.split() == ["idle"] * len(NAMES)
         hosts.wait_for("all nodes idle", 30, idle)
 
-    def submit(self, script, *options, **variables):
+    def submit(self, *arguments, **variables):
         """Number of the job. `variables` are what a user sets in the environment."""
         environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-        return hosts.run("sbatch", "--parsable", *options, script, cwd=self.work, env=environment).strip()
+        return hosts.run("sbatch", "--parsable", *arguments, cwd=self.work, env=environment).strip()
 
     def show(self, job):
         """What `scontrol show job` says."""

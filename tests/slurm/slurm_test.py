@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import sys
 import time
@@ -26,7 +27,7 @@ class OnCluster(unittest.TestCase):
         print(f"{time.monotonic() - self.start:.1f} s ", end="", flush=True)
 
     def submit(self, script, *options, **variables):
-        return self.cluster.submit(SCRIPTS / script, *options,
+        return self.cluster.submit(*options, SCRIPTS / script,
                                    **{"MODEL": MODEL, "PROGRAM": INFER, "DEVICE": "cpu", **variables})
 
     def finish(self, job, state, seconds=60):
@@ -108,6 +109,23 @@ class Scripts(OnCluster):
         outcome = self.finish(self.submit("scaling_study.sbatch", COUNTS="1 2", OPTIONS="--repeat none"), "FAILED")
         self.assertEqual(outcome.code, 2)
         self.assertIn("2 ranks: FAILED with code 2", outcome.text)
+
+    def submit_command(self, command, *options):
+        """A job of this command, in place of a script of ours."""
+        return self.cluster.submit(*options, f"--wrap={command} {INFER} --model {MODEL} --device cpu --temperature 0 "
+                                             "--prompt 'What is the capital of France?'")
+
+    def test_mpirun_in_a_job(self):
+        job = self.submit_command("mpirun", "--nodes=2", "--ntasks-per-node=2")
+        outcome = self.finish(job, "COMPLETED")
+        self.assertIn(ANSWER, outcome.text)
+        self.assertEqual(re.findall(r"^ +[0-3]  (n\d) ", outcome.text, re.MULTILINE), ["n1", "n1", "n2", "n2"])
+
+    def test_without_pmix(self):
+        outcome = self.finish(self.submit_command("srun --mpi=none", "--ntasks=2"), "FAILED")
+        self.assertEqual(outcome.code, 2, outcome.text)
+        self.assertIn("launch with srun --mpi=pmix", outcome.text)
+        self.assertNotIn(ANSWER, outcome.text)
 
     def test_missing_model(self):
         outcome = self.finish(self.submit("one_node.sbatch", MODEL="/nowhere.h5"), "FAILED")
