@@ -112,6 +112,7 @@ void CpuOps::run_split(const AttentionPlan& plan,
   a.keys = static_cast<const uint8_t*>(plan.cache.keys);
   a.values = static_cast<const uint8_t*>(plan.cache.values);
   a.pages = unit.pages + begin / kKvBlockTokens;
+  a.n_pages = (unit.longest - begin + kKvBlockTokens - 1) / kKvBlockTokens;
   a.page_bytes = plan.page.bytes();
   a.head_bytes = plan.page.key(unit.kv_head, 0, 0) * size;
   a.key_scale_bytes = plan.page.scales() + 4 * plan.page.key_scale(unit.kv_head, 0, 0);

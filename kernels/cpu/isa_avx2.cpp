@@ -3,7 +3,7 @@
 #define GLM_ISA isa_avx2
 #include "kernels/cpu/lanes_avx2.h"
 //
-#include "kernels/cpu/isa_body.h"
+#include "kernels/cpu/isa_table.h"
 
 namespace glm::GLM_ISA {
 namespace {

@@ -2,7 +2,7 @@
 #define GLM_ISA isa_scalar
 #include "kernels/cpu/lanes_scalar.h"
 //
-#include "kernels/cpu/isa_body.h"
+#include "kernels/cpu/isa_table.h"
 
 namespace glm::GLM_ISA {
 namespace {

@@ -3,7 +3,7 @@
 #define GLM_ISA isa_vnni
 #include "kernels/cpu/lanes_avx512.h"
 //
-#include "kernels/cpu/isa_body.h"
+#include "kernels/cpu/isa_table.h"
 #include "kernels/cpu/tiles_avx512.h"
 
 namespace glm::GLM_ISA {

@@ -16,6 +16,7 @@ struct F {
 constexpr int kRowBlock = 2;
 constexpr int kInputBlock = 2;
 constexpr int kQueryBlock = 4;
+constexpr int kAttentionChains = 4;
 
 inline F splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }

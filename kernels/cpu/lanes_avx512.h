@@ -14,6 +14,7 @@ struct F {
 constexpr int kRowBlock = 4;
 constexpr int kInputBlock = 4;
 constexpr int kQueryBlock = 8;
+constexpr int kAttentionChains = 8;
 
 inline __mmask16 first(int n) {
   return n >= 16 ? static_cast<__mmask16>(0xFFFF)

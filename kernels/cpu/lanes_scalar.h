@@ -15,6 +15,7 @@ struct F {
 constexpr int kRowBlock = 1;
 constexpr int kInputBlock = 1;
 constexpr int kQueryBlock = 1;
+constexpr int kAttentionChains = 1;
 
 inline float as_float(uint32_t bits) {
   float out;

@@ -49,7 +49,8 @@ struct RowProduct {
 struct SplitAttention {
   const uint8_t* keys;  // plane of the layer
   const uint8_t* values;
-  const int32_t* pages;  // of the split
+  const int32_t* pages;  // from the split's first on
+  int n_pages;           // of the sequence from there on
   int64_t page_bytes;
   int64_t head_bytes;         // of the head's elements inside a page
   int64_t key_scale_bytes;    // q8: of the head's scales inside a page
