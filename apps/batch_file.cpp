@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/crc32c.h"
+
 namespace glm {
 namespace {
 
@@ -264,7 +266,10 @@ std::vector<BatchItem> read_batch(const std::string& path, const InferOptions& d
   return items;
 }
 
-BatchOutput::BatchOutput(const std::string& path, const std::string& input, bool resume)
+BatchOutput::BatchOutput(const std::string& path,
+                         const std::string& input,
+                         bool resume,
+                         const OutputMark* mark)
     : path_(path) {
   struct stat info = {};
   if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
@@ -279,20 +284,43 @@ BatchOutput::BatchOutput(const std::string& path, const std::string& input, bool
       fail(ExitCode::kUsage, "--output {} is the file of --batch", escaped(path));
     if (::flock(file_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
       fail(ExitCode::kUsage, "--output {}: another job is writing to it", escaped(path));
-    size_ = info.st_size;
-    if (size_ > 0 && !resume)
+    if (info.st_size > 0 && !resume)
       fail(ExitCode::kUsage,
            "--output {} has answers already; add --resume to go on with it, or name another file",
            escaped(path));
-    if (size_ > 0) read_done();
+    if (info.st_size > 0) read_done(mark);
+    if (mark != nullptr && mark_.lines < mark->lines) check(*mark);
   } catch (...) {
     ::close(file_);
     throw;
   }
 }
 
+void BatchOutput::count(std::string_view line) {
+  ++mark_.lines;
+  mark_.bytes += static_cast<int64_t>(line.size());
+  mark_.checksum = crc32c(mark_.checksum, line.data(), line.size());
+}
+
+// That the lines so far are the marked ones.
+void BatchOutput::check(const OutputMark& mark) const {
+  if (mark_.lines < mark.lines)
+    fail(ExitCode::kUsage,
+         "--output {}: it has {} answers, the state of the job says {}; put the file back, or take "
+         "the state away as well to begin anew",
+         escaped(path_),
+         mark_.lines,
+         mark.lines);
+  if (mark_.bytes != mark.bytes || mark_.checksum != mark.checksum)
+    fail(ExitCode::kUsage,
+         "--output {}: its first {} answers are not those of the job that saved the state; put the "
+         "file back, or take the state away as well to begin anew",
+         escaped(path_),
+         mark.lines);
+}
+
 // A job that was killed may have left part of a line at the end.
-void BatchOutput::read_done() {
+void BatchOutput::read_done(const OutputMark* mark) {
   const std::string text = read_file(path_, kMaxOutputBytes, ExitCode::kUsage);
   const size_t whole = text.rfind('\n') + 1;  // 0 when there is none
   int64_t number = 0;
@@ -304,13 +332,15 @@ void BatchOutput::read_done() {
     if (!json.is_object() || !json.contains("id") || !json["id"].is_string() ||
         !json.contains("finish_reason"))
       fail(ExitCode::kUsage, "{}: no answer of an earlier run", escaped(source));
-    done_.insert(json["id"].get<std::string>());
+    lines_.push_back(json["id"].get<std::string>());
+    done_.insert(lines_.back());
+    count(std::string_view(text).substr(begin, end + 1 - begin));
+    if (mark != nullptr && mark_.lines == mark->lines) check(*mark);
     begin = end + 1;
   }
   if (whole == text.size()) return;
   if (::ftruncate(file_, static_cast<off_t>(whole)) != 0)
     fail(ExitCode::kUsage, "--output {}: {}", escaped(path_), std::strerror(errno));
-  size_ = static_cast<int64_t>(whole);
 }
 
 BatchOutput::~BatchOutput() {
@@ -324,12 +354,12 @@ void BatchOutput::append(std::string line) {
     written = ::write(file_, line.data(), line.size());
   } while (written < 0 && errno == EINTR);
   if (written == static_cast<ssize_t>(line.size())) {
-    size_ += written;
+    count(line);
     return;
   }
   const int error = written < 0 ? errno : ENOSPC;
   // Best effort: --resume would cut the same bytes off.
-  if (written > 0 && ::ftruncate(file_, static_cast<off_t>(size_)) != 0) written = 0;
+  if (written > 0 && ::ftruncate(file_, static_cast<off_t>(mark_.bytes)) != 0) written = 0;
   const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
   fail(full ? ExitCode::kResources : ExitCode::kRuntime,
        "--output {}: {}; the answers so far are safe, --resume goes on behind them",

@@ -10,6 +10,7 @@
 
 #include "apps/infer_options.h"
 #include "io/json.h"
+#include "io/run_state.h"
 
 namespace glm {
 
@@ -63,26 +64,35 @@ class LineErrors {
 class BatchOutput {
  public:
   // Without `resume` the file must be absent or empty. With it, ids are read from its lines, and an
-  // incomplete last line is cut off. Throws Error(kUsage).
-  BatchOutput(const std::string& path, const std::string& input, bool resume);
+  // incomplete last line is cut off. `mark`: what the file must begin with. Throws Error(kUsage).
+  BatchOutput(const std::string& path,
+              const std::string& input,
+              bool resume,
+              const OutputMark* mark = nullptr);
   ~BatchOutput();
   BatchOutput(const BatchOutput&) = delete;
   BatchOutput& operator=(const BatchOutput&) = delete;
 
-  // Ids that the file had answers for.
+  // Ids that the file had answers for; and in the order of its lines.
   const std::set<std::string>& done() const { return done_; }
+  const std::vector<std::string>& lines() const { return lines_; }
+  // All of it.
+  const OutputMark& mark() const { return mark_; }
   // Appends `line` and its end. Throws Error(kResources) when the disk is full.
   void append(std::string line);
   // Waits until the disk has everything.
   void sync();
 
  private:
-  void read_done();
+  void read_done(const OutputMark* mark);
+  void check(const OutputMark& mark) const;
+  void count(std::string_view line);
 
   std::string path_;
   int file_ = -1;
-  int64_t size_ = 0;
+  OutputMark mark_;
   std::set<std::string> done_;
+  std::vector<std::string> lines_;
 };
 
 }  // namespace glm

@@ -134,6 +134,18 @@ void add_batch_options(CLI::App& app, InferOptions& o) {
   group(app.add_option("--output", o.output, "The answers, a line each as soon as it is complete")
             ->type_name("OUT.jsonl"));
   group(app.add_flag("--resume", o.resume, "Go on with an output: leave out what it has answered"));
+  group(app.add_option("--state",
+                       o.state,
+                       "Stop on SIGUSR1 or SIGTERM with exit code 75; what is under way is kept in "
+                       "this file, and the same command goes on from it")
+            ->type_name("FILE")
+            ->excludes(app.get_option("--resume")));
+  group(app.add_option("--state-interval",
+                       o.state_interval,
+                       "Seconds from one save to the next (default: 600; 0: only when stopped)")
+            ->check(number_in(0, 1e7))
+            ->type_name("S")
+            ->needs(app.get_option("--state")));
   group(app.add_option("--max-sequences",
                        o.max_sequences,
                        "Requests that run at once on each data rank (default: 8)")
@@ -190,9 +202,9 @@ void add_report_options(CLI::App& app, InferOptions& o) {
 
 void judge_batch(const InferOptions& o, bool has_prompt) {
   if (!o.batch) {
-    if (o.output || o.resume || o.max_sequences || o.cache_tokens)
+    if (o.output || o.resume || o.state || o.max_sequences || o.cache_tokens)
       fail(ExitCode::kUsage,
-           "--output, --resume, --max-sequences and --cache-tokens go with --batch only");
+           "--output, --resume, --state, --max-sequences and --cache-tokens go with --batch only");
     return;
   }
   if (has_prompt || o.benchmark || o.dump_logits)
@@ -201,6 +213,8 @@ void judge_batch(const InferOptions& o, bool has_prompt) {
          "and --dump-logits");
   if (!o.output && !o.dry_run)
     fail(ExitCode::kUsage, "--batch needs --output, a file for the answers");
+  if (o.state && (o.state->empty() || o.state == o.output))
+    fail(ExitCode::kUsage, "--state needs a file of its own");
 }
 
 // Of a synthetic model, which has no tokenizer.
@@ -276,6 +290,7 @@ ParsedCommand parse_infer_command(int argc, char** argv) {
     }
     settle_chat(command.options);
     judge(command.options);
+    command.stops_on_request = command.options.state.has_value();
     if (command.options.synthetic) command.options.model = *command.options.synthetic;
     if (command.options.benchmark && !command.options.max_tokens) command.options.max_tokens = 64;
   } catch (const Error& error) {

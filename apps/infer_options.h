@@ -58,6 +58,8 @@ struct InferOptions {
   // Many requests
   std::optional<std::string> batch, output;
   bool resume = false;
+  std::optional<std::string> state;      // kept for a job that goes on
+  std::optional<double> state_interval;  // seconds from one save to the next
   std::optional<int64_t> max_sequences;  // at once on a data rank
   std::optional<int64_t> cache_tokens;   // positions of a data rank's cache
 

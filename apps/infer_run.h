@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -17,7 +18,14 @@ namespace glm {
 
 // A rank with everything it computes with. Construction loads the weights.
 struct Worker {
-  Worker(MpiSession& session, const Job& job, StepContext& where);
+  // told: the signal that has told this rank to stop, 0: none. When one is told while weights are
+  // loaded, all leave by an AgreedError(kDrained).
+  Worker(Communicator& world,
+         const Job& job,
+         StepContext& where,
+         const std::function<int()>& told = {});
+  Worker(MpiSession& session, const Job& job, StepContext& where)
+      : Worker(session.world(), job, where) {}
 
   Device& device;
   ProcessGrid grid;

@@ -1,14 +1,43 @@
 // SPDX-License-Identifier: MIT
+#include <optional>
+#include <utility>
+
 #include "apps/infer_run.h"
 
 namespace glm {
 namespace {
 
-Weights load_weights(const Job& job, Device& device, Ops& ops) {
+Weights make_weights(const Job& job, Device& device, Ops& ops, const LoadWork& work) {
   if (job.source.synthetic)
-    return Weights(job.config, *job.source.synthetic, job.placement, device, ops);
-  return Weights(
-      job.config, *job.source.index, job.placement, device, job.options.verify, job.threads);
+    return Weights(job.config, *job.source.synthetic, job.placement, device, ops, work);
+  return Weights(job.config, *job.source.index, job.placement, device, job.options.verify, work);
+}
+
+// The ranks need not be told at the same time: who is gives up loading, then all compare.
+Weights load_weights(Communicator& world,
+                     const Job& job,
+                     Device& device,
+                     Ops& ops,
+                     const std::function<int()>& told) {
+  LoadWork work{job.threads};
+  if (!told) return make_weights(job, device, ops, work);
+  work.between = [&told] {
+    if (told() != 0) fail(ExitCode::kDrained, "told to stop");
+  };
+  std::optional<Weights> weights;
+  try {
+    weights.emplace(make_weights(job, device, ops, work));
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::kDrained) throw;
+  }
+  float stopped = weights ? 0 : 1;
+  world.all_reduce_sum(host_tensor(&stopped, DType::kF32, {1}));
+  if (stopped > 0)
+    throw AgreedError(
+        ExitCode::kDrained,
+        "told to stop while the model was loaded; nothing was begun, the same command "
+        "goes on");
+  return std::move(*weights);
 }
 
 // Ranks that all compute on CPUs need none.
@@ -21,14 +50,17 @@ DeviceLink device_link(const Job& job, const StepContext& where) {
 
 }  // namespace
 
-Worker::Worker(MpiSession& session, const Job& job, StepContext& where)
+Worker::Worker(Communicator& world,
+               const Job& job,
+               StepContext& where,
+               const std::function<int()>& told)
     : device(*job.device),
-      grid(session.world(), job.placement.shape, device_link(job, where)),
+      grid(world, job.placement.shape, device_link(job, where)),
       ops(make_ops(job.options.ops,
                    device,
                    job.threads,
                    ops_limits(job.config, job.placement.shape, job.model.limits))),
-      weights(load_weights(job, device, *ops)),
+      weights(load_weights(world, job, device, *ops, told)),
       model(make_model({job.config, job.placement, grid, device, *ops, weights, where}, job.model)),
       engine(grid, *model, device, job.model.limits, job.model.kv_blocks, job.config.vocab, where) {
   engine.use_drafts(job.drafts);

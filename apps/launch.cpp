@@ -52,7 +52,7 @@ int run_ranks(int argc,
               double timeout,
               const std::function<int(MpiSession&)>& body) {
   if (launch.kind != Launch::Kind::kRun && started_alone()) return explain(program, launch);
-  return run_mpi_program(argc, argv, program, [&](MpiSession& session) {
+  const auto start = [&](MpiSession& session) {
     session.configure({.timeout_seconds = timeout, .context = &session.context()});
     fault_point({"init", session.world().rank()});
     compare_options(session, argc, argv);
@@ -66,7 +66,8 @@ int run_ranks(int argc,
     const int code = body(session);
     fault_point({"finalize", session.world().rank()});
     return code;
-  });
+  };
+  return run_mpi_program(argc, argv, program, start, launch.stops_on_request);
 }
 
 void write_out(const std::string& text) {

@@ -12,7 +12,8 @@ namespace glm {
 // What a command line asks for.
 struct Launch {
   enum class Kind { kRun, kText, kError } kind = Kind::kRun;
-  std::string text;  // of --help or --version, or of the error
+  std::string text;               // of --help or --version, or of the error
+  bool stops_on_request = false;  // MpiSession's
 };
 
 // The main of a program: opens the session with --timeout and runs `body` in it, unless there is

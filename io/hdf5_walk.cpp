@@ -345,7 +345,7 @@ uint64_t Hdf5Cursor::number(size_t bytes) {
 
 void Hdf5Cursor::expect(size_t bytes, uint64_t wanted, std::string_view field) {
   if (const uint64_t found = number(bytes); found != wanted)
-    reject(fmt::format("{} is {} where model files have {}", field, found, wanted));
+    reject(fmt::format("{} is {} where {} is expected", field, found, wanted));
 }
 
 void Hdf5Cursor::reject(std::string_view reason) const { file_.reject("{}: {}", what_, reason); }

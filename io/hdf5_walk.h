@@ -76,6 +76,11 @@ void walk_dense_links(Hdf5Bytes& file,
                       uint64_t tree,
                       const std::function<void(std::string_view)>& link);
 
+// Superblock of the version that our writers give; returns the address of the root group. Throws
+// Error(kModelFile) that names path, reason and, where there is one, `remedy`.
+inline constexpr int64_t kHdf5SuperblockBytes = 48;
+uint64_t check_hdf5_superblock(const RawFile& file, std::string_view remedy);
+
 // Walks everything that can be reached from the object header at `root`. Throws Error(kModelFile)
 // that names path, object and reason.
 void check_hdf5_structures(const RawFile& file, uint64_t root);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cstring>
 #include <system_error>
 
 #include "core/base/check.h"
@@ -17,52 +16,6 @@ namespace glm {
 namespace {
 
 constexpr hsize_t kMaxRootMembers = 64;
-constexpr int64_t kSuperblockBytes = 48;
-
-// Version 3 of the superblock (HDF5 file format specification II.A), which the writer's library
-// bounds give: signature 8, version 1, size of offsets 1, of lengths 1, flags 1, then base address,
-// extension, end of file and root group, 8 bytes each, and a checksum. Returns the address of the
-// root group.
-uint64_t check_superblock(const RawFile& file) {
-  const std::string path = escaped(file.path());
-  constexpr std::string_view kSignature = "\x89HDF\r\n\x1a\n";
-  std::array<char, kSuperblockBytes> block = {};
-  const int64_t got = file.read_some(0, block.data(), block.size());
-  if (std::string_view(block.data(), 8) != kSignature)
-    fail(ExitCode::kModelFile, "{}: not an HDF5 file: no signature at byte 0", path);
-  if (got != static_cast<int64_t>(block.size()))
-    fail(ExitCode::kModelFile, "{}: truncated after {} bytes", path, got);
-  const auto address = [&block](size_t at) {
-    uint64_t value = 0;
-    std::memcpy(&value, &block[at], sizeof value);
-    return value;
-  };
-  if (block[8] != 3 || block[9] != 8 || block[10] != 8)
-    fail(ExitCode::kModelFile,
-         "{}: HDF5 superblock version {} with offsets of {} bytes; model files have version 3 and "
-         "8 bytes; convert the model again",
-         path,
-         static_cast<int>(block[8]),
-         static_cast<int>(block[9]));
-  if (block[11] != 0)
-    fail(ExitCode::kModelFile,
-         "{}: still open for writing, or its writer was killed; convert again",
-         path);
-  if (address(12) != 0) fail(ExitCode::kModelFile, "{}: HDF5 user blocks are not accepted", path);
-  if (address(20) != ~uint64_t{0})
-    fail(ExitCode::kModelFile, "{}: HDF5 superblock extensions are not accepted", path);
-  if (std::cmp_not_equal(address(28), file.size()))
-    fail(ExitCode::kModelFile,
-         "{}: {} bytes where its superblock says {}; the file is truncated or extended",
-         path,
-         file.size(),
-         address(28));
-  uint32_t checksum = 0;
-  std::memcpy(&checksum, &block[44], sizeof checksum);
-  if (checksum != hdf5_checksum({block.data(), 44}))
-    fail(ExitCode::kModelFile, "{}: its superblock is damaged", path);
-  return address(36);
-}
 
 using Extent = ModelIndex::Extent;
 
@@ -250,12 +203,12 @@ ModelIndex read_model_index(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path, error) && (!error || error == std::errc::not_a_directory))
     fail(ExitCode::kUsage, "{}: no such model file", escaped(path.string()));
   const RawFile file(path, ExitCode::kModelFile);
-  const uint64_t root = check_superblock(file);
+  const uint64_t root = check_hdf5_superblock(file, "convert the model again");
   check_hdf5_structures(file, root);
   ModelIndex index;
   index.path = path.string();
   index.file_bytes = file.size();
-  index.manifest.push_back({0, kSuperblockBytes});
+  index.manifest.push_back({0, kHdf5SuperblockBytes});
   Judge(file, index).run();
   index.digest = manifest_digest(index, file);
   return index;

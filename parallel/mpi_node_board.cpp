@@ -32,6 +32,7 @@ sigset_t ending_signals() {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGUSR1);
   return signals;
 }
 
@@ -48,12 +49,15 @@ bool process_exists(int process) {
 
 }  // namespace
 
-HeldSignal::HeldSignal() {
-  const sigset_t signals = ending_signals();
+HeldSignal::HeldSignal(bool requests) : requests_(requests) {
+  sigset_t signals = ending_signals();
+  if (!requests) sigdelset(&signals, SIGUSR1);
   pthread_sigmask(SIG_BLOCK, &signals, &before_);
 }
 
-HeldSignal::~HeldSignal() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+HeldSignal::~HeldSignal() {
+  if (!requests_) pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+}
 
 NodeBoard::NodeBoard(MPI_Comm node, int world_rank, const std::string& host) : host_(host) {
   static_assert(std::atomic<int64_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
@@ -106,6 +110,7 @@ void NodeBoard::beat() {
     // A longer gap means that this process stood still itself, perhaps the whole job.
     if (somebody_lost(std::min(static_cast<double>(now - last) * 1e-9, kLongestGap)))
       alarms_.lost();
+    if (told() && !gone_text().empty()) alarms_.gone();
     last = now;
     wait_for_signal();
   }
@@ -116,9 +121,10 @@ void NodeBoard::beat() {
 void NodeBoard::wait_for_signal() {
   const sigset_t signals = ending_signals();
   const timespec pause{0, std::chrono::nanoseconds(kBeat).count()};
-  if (sigtimedwait(&signals, nullptr, &pause) != SIGTERM || stopping_) return;
+  const int signal = sigtimedwait(&signals, nullptr, &pause);
+  if (signal <= 0 || stopping_) return;
   mine_->ending = 1;
-  alarms_.ended();
+  alarms_.told(signal);
 }
 
 bool NodeBoard::somebody_lost(double elapsed) {

@@ -16,16 +16,19 @@
 
 namespace glm {
 
-// Holds the launcher's SIGTERM back for NodeBoard's thread. Before MPI_Init, so that the threads of
-// the MPI library hold it back as well.
+// Holds the launcher's SIGTERM back for NodeBoard's thread, and SIGUSR1 with it in jobs that stop
+// on request. Before MPI_Init, so that the threads of the MPI library hold them back as well. Those
+// of jobs that stop on request stay held until the process has ended: who leaves in good order
+// keeps its exit code.
 class HeldSignal {
  public:
-  HeldSignal();
+  explicit HeldSignal(bool requests);
   ~HeldSignal();
   HeldSignal(const HeldSignal&) = delete;
   HeldSignal& operator=(const HeldSignal&) = delete;
 
  private:
+  bool requests_;
   sigset_t before_;
 };
 
@@ -42,8 +45,10 @@ class NodeBoard {
     // A rank of this host has shown nothing for `patience` seconds. This finds one that stands
     // still while all others compute and nobody waits for it.
     std::function<void()> lost;
-    // SIGTERM: the launcher ends the job, perhaps because of a rank that is gone (gone_text()).
-    std::function<void()> ended;
+    // SIGTERM or SIGUSR1. May return: the process goes on, to end in good order.
+    std::function<void(int signal)> told;
+    // Told before, and a rank is gone (gone_text()).
+    std::function<void()> gone;
   };
   // Starts the thread that shows, ten times a second, that this process runs, and looks at the
   // others.
@@ -77,6 +82,7 @@ class NodeBoard {
   void beat();
   bool somebody_lost(double elapsed);
   void wait_for_signal();
+  bool told() const { return mine_->ending != 0; }
 
   std::string host_;
   MPI_Win window_ = MPI_WIN_NULL;

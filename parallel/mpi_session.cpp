@@ -41,12 +41,8 @@ constexpr int kMostGoneDelays = 16;
 // A rank that waits for a stopped one knows more to say than one that does not: it speaks first.
 constexpr double kLostGrace = 2.0;
 constexpr size_t kLongestLine = 4000;
-
-// An error that every rank has in the same words: said once, and all leave in good order.
-class AgreedError final : public Error {
- public:
-  using Error::Error;
-};
+// Launchers and batch systems may each hand on the same signal: so soon it is no second one.
+constexpr auto kOneRequest = std::chrono::seconds(1);
 
 struct Failure {
   ExitCode code = ExitCode::kRuntime;
@@ -69,8 +65,10 @@ Failure describe(const std::exception_ptr& exception) {
 }
 
 // One line, one write: lines of several processes do not mix.
-void write_error(const std::string& program, const std::string& text) {
-  const std::string line = fmt::format("{}: error: {}\n", program, escaped(text, kLongestLine));
+void write_error(const std::string& program, const Failure& failure) {
+  const char* kind = failure.code == ExitCode::kDrained ? "" : "error: ";
+  const std::string line =
+      fmt::format("{}: {}{}\n", program, kind, escaped(failure.text, kLongestLine));
   size_t done = 0;
   while (done < line.size()) {
     const ssize_t wrote = write(STDERR_FILENO, line.data() + done, line.size() - done);
@@ -83,15 +81,15 @@ void wait_for_turn(int index, std::chrono::milliseconds delay = kTurnDelay) {
   std::this_thread::sleep_for(std::min(index, kMostTurns) * delay);
 }
 
-// Ends the process by SIGTERM, as if nobody had caught it.
-[[noreturn]] void end_by_signal() {
-  std::signal(SIGTERM, SIG_DFL);
+// Ends the process by a signal, as if nobody had caught it.
+[[noreturn]] void end_by_signal(int signal) {
+  std::signal(signal, SIG_DFL);
   sigset_t signals;
   sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, signal);
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-  raise(SIGTERM);
-  _exit(128 + SIGTERM);
+  raise(signal);
+  _exit(128 + signal);
 }
 
 // The deadline of calls of the MPI library that have none. `expired` ends the process.
@@ -135,7 +133,10 @@ struct MpiSession::Impl {
   std::string host = host_name();
   CommOptions options;
   StepContext context;
-  bool own_mpi = false;  // initialised here, so finalised here
+  bool stops_on_request = false;
+  std::atomic<int> stop_signal{0};
+  std::chrono::steady_clock::time_point told;  // first
+  bool own_mpi = false;                        // initialised here, so finalised here
   MPI_Comm comm = MPI_COMM_NULL;
   MPI_Comm node = MPI_COMM_NULL;
   int rank = 0;
@@ -152,6 +153,7 @@ struct MpiSession::Impl {
   void close();
   int report(const Failure& failure);
   void report_lost();
+  void hear(int signal);
   void report_end();
   void report_last();
   std::string signed_text(const std::string& text, const std::string& place) const;
@@ -210,12 +212,12 @@ std::string MpiSession::Impl::signed_text(const std::string& text, const std::st
 int MpiSession::Impl::report(const Failure& failure) {
   const int code = static_cast<int>(failure.code);
   if (size == 1) {
-    write_error(program, failure.text);
+    write_error(program, failure);
     return code;
   }
   if (board->elect()) {
     wait_for_turn(node_index);
-    write_error(program, signed_text(failure.text, place_text(&context)));
+    write_error(program, {failure.code, signed_text(failure.text, place_text(&context))});
     MPI_Abort(MPI_COMM_WORLD, code);
   }
   std::this_thread::sleep_for(kLongestFarewell);
@@ -228,53 +230,65 @@ void MpiSession::Impl::report_lost() {
   if (board->elect()) {
     wait_for_turn(node_index);
     write_error(program,
-                signed_text(fmt::format("{} was last in {}; {}",
-                                        transport->rank_text(rank),
-                                        transport->noted_text(),
-                                        board->stalled_text()),
-                            {}));
+                {ExitCode::kCommunication,
+                 signed_text(fmt::format("{} was last in {}; {}",
+                                         transport->rank_text(rank),
+                                         transport->noted_text(),
+                                         board->stalled_text()),
+                             {})});
   } else {
     std::this_thread::sleep_for(kLongestFarewell);
   }
   _exit(static_cast<int>(ExitCode::kCommunication));
 }
 
+// On the heartbeat thread.
+void MpiSession::Impl::hear(int signal) {
+  if (!stops_on_request) return report_end();
+  const auto now = std::chrono::steady_clock::now();
+  if (stop_signal != 0 && now - told >= kOneRequest) end_by_signal(signal);
+  if (stop_signal != 0) return;
+  told = now;
+  stop_signal = signal;
+}
+
 // On the heartbeat thread: the launcher ends the job. Of the rank that made it do so nothing will
 // be heard; those of its host have seen it and tell. Hosts that miss nobody keep silent.
 void MpiSession::Impl::report_end() {
-  if (size == 1 || !board->elect()) end_by_signal();
+  if (size == 1 || !board->elect()) end_by_signal(SIGTERM);
   std::string gone = board->gone_text();
   for (int i = 0; i < kMostGoneDelays && gone.empty(); ++i) {
     std::this_thread::sleep_for(kGoneDelay);
     gone = board->gone_text();
   }
   if (!gone.empty())
-    write_error(
-        program,
-        signed_text(
-            fmt::format(
-                "{}; {} was last in {}", gone, transport->rank_text(rank), transport->noted_text()),
-            {}));
-  end_by_signal();
+    write_error(program,
+                {ExitCode::kRuntime,
+                 signed_text(fmt::format("{}; {} was last in {}",
+                                         gone,
+                                         transport->rank_text(rank),
+                                         transport->noted_text()),
+                             {})});
+  end_by_signal(SIGTERM);
 }
 
 // On a thread of close(): all ranks have come to the end, but one does not leave. The board may be
 // gone, so ranks speak in turn.
 void MpiSession::Impl::report_last() {
   wait_for_turn(rank, kLastTurnDelay);
-  write_error(
-      program,
-      signed_text(fmt::format("rank {} (host {}) waited {:.3g} s in MPI_Finalize{}; another "
-                              "rank of the job does not leave",
-                              rank,
-                              host,
-                              options.timeout_seconds,
-                              place_text(&context)),
-                  {}));
+  write_error(program,
+              {ExitCode::kCommunication,
+               signed_text(fmt::format("rank {} (host {}) waited {:.3g} s in MPI_Finalize{}; "
+                                       "another rank of the job does not leave",
+                                       rank,
+                                       host,
+                                       options.timeout_seconds,
+                                       place_text(&context)),
+                           {})});
   _exit(static_cast<int>(ExitCode::kCommunication));
 }
 
-MpiSession::MpiSession(int* argc, char*** argv, const std::string& program)
+MpiSession::MpiSession(int* argc, char*** argv, const std::string& program, bool stops_on_request)
     : impl_(std::make_unique<Impl>()) {
   static constexpr auto kAdvice =
       "this Slurm step has several tasks, but each would be a job of one rank: launch with srun "
@@ -282,7 +296,8 @@ MpiSession::MpiSession(int* argc, char*** argv, const std::string& program)
   impl_->program = program;
   if (split_slurm_step() && started_alone()) throw Error(ExitCode::kUsage, kAdvice);
   prepare_environment();
-  if (!started_alone()) impl_->held.emplace();
+  impl_->stops_on_request = stops_on_request;
+  if (stops_on_request || !started_alone()) impl_->held.emplace(stops_on_request);
   impl_->open(argc, argv);
   if (split_slurm_step() && impl_->size == 1) throw Error(ExitCode::kUsage, kAdvice);
 }
@@ -294,8 +309,11 @@ void MpiSession::configure(const CommOptions& options) {
   impl_->world->set_options(options);
   impl_->board->start_heartbeat(options.timeout_seconds + kLostGrace,
                                 {[impl = impl_.get()] { impl->report_lost(); },
+                                 [impl = impl_.get()](int signal) { impl->hear(signal); },
                                  [impl = impl_.get()] { impl->report_end(); }});
 }
+
+int MpiSession::stop_signal() const { return impl_->stop_signal; }
 
 StepContext& MpiSession::context() { return impl_->context; }
 
@@ -318,7 +336,7 @@ int MpiSession::run(const std::function<int()>& body) {
     try {
       code = body();
     } catch (const AgreedError& error) {
-      if (impl_->rank == 0) write_error(impl_->program, error.what());
+      if (impl_->rank == 0) write_error(impl_->program, {error.code(), error.what()});
       code = static_cast<int>(error.code());
     }
     // Nobody enters MPI_Finalize, which has no deadline, before all have come this far. The body's
@@ -352,15 +370,16 @@ void MpiSession::on_root(const std::function<void()>& judge) {
 int run_mpi_program(int argc,
                     char** argv,
                     const std::string& program,
-                    const std::function<int(MpiSession&)>& body) {
+                    const std::function<int(MpiSession&)>& body,
+                    bool stops_on_request) {
   try {
-    MpiSession session(&argc, &argv, program);
+    MpiSession session(&argc, &argv, program, stops_on_request);
     return session.run([&] { return body(session); });
   } catch (...) {
     // No session, so no ranks to agree with: of the tasks of a Slurm step the first one speaks.
     const Failure failure = describe(std::current_exception());
     const char* task = std::getenv("SLURM_PROCID");
-    if (task == nullptr || std::string(task) == "0") write_error(program, failure.text);
+    if (task == nullptr || std::string(task) == "0") write_error(program, failure);
     return static_cast<int>(failure.code);
   }
 }

@@ -12,12 +12,20 @@
 
 namespace glm {
 
+// An error that every rank has in the same words, from on_root(): said once, and all leave in good
+// order. Who catches it may go on, as all the other ranks do.
+class AgreedError final : public Error {
+ public:
+  using Error::Error;
+};
+
 class MpiSession {
  public:
   // Before MPI_Init: sets Open MPI's yield when ranks exceed cores, refuses a Slurm step of several
   // tasks that would become several worlds of one rank (Error kUsage). program: "glm_infer", for
-  // the error line.
-  MpiSession(int* argc, char*** argv, const std::string& program);
+  // the error line. stops_on_request: SIGUSR1 and SIGTERM do not end this process, they make
+  // stop_signal() say so; a second one ends it at once.
+  MpiSession(int* argc, char*** argv, const std::string& program, bool stops_on_request = false);
   // Finalizes MPI (never after an error: run() leaves by abort).
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;
@@ -26,6 +34,9 @@ class MpiSession {
   // Options are known only after MPI_Init: deadline, context and trace of all communicators made
   // from now on.
   void configure(const CommOptions& options);
+
+  // The signal that has told this rank to stop; 0: none. From any thread.
+  int stop_signal() const;
 
   // Where this rank is. For CommOptions::context: it is still there when an error of run() is told.
   StepContext& context();
@@ -59,7 +70,8 @@ class MpiSession {
 int run_mpi_program(int argc,
                     char** argv,
                     const std::string& program,
-                    const std::function<int(MpiSession& session)>& body);
+                    const std::function<int(MpiSession& session)>& body,
+                    bool stops_on_request = false);
 
 // More ranks than the host has cores for this job.
 bool ranks_exceed_cores(int node_size);

@@ -100,15 +100,7 @@ void Engine::end(int32_t id, FinishReason reason) {
   if (const auto& on_finish = listener(id).on_finish) on_finish(id);
 }
 
-void Engine::run(const EngineListener& listener) {
-  if (!leader()) return follow();
-  common_ = listener;
-  start_ = retired_ = Clock::now();
-  while (step()) {
-  }
-  stop();
-  common_ = {};
-}
+void Engine::run(const EngineListener& listener) { run(listener, {}); }
 
 bool Engine::step() {
   drop_forgotten();
@@ -133,6 +125,7 @@ bool Engine::step() {
 void Engine::keep_alive() { share({}); }
 
 void Engine::stop() {
+  take_answers();
   StepPlan plan;
   plan.stop = true;
   share(plan);
@@ -143,6 +136,7 @@ void Engine::follow() {
   while (true) {
     const StepPlan plan = receive_plan();
     if (plan.stop) break;
+    answer(plan);
     if (plan.sequences.empty()) {  // the leader has nothing to do
       log_end();
       continue;
@@ -243,6 +237,7 @@ void Engine::launch(StepPlan plan) {
     plan.hidden = hidden_places_.back();
     hidden_places_.pop_back();
   }
+  ask(plan);
   log_pass(plan);
   share(plan);
   const Tensor local = compute(plan);
@@ -278,6 +273,7 @@ void Engine::retire() {
   const InFlight step = std::move(in_flight_.front());
   in_flight_.pop_front();
   if (!step.plan.draft) --n_steps_ahead_;
+  hear(step.plan);
   collect_logits(step.plan, step.local);
   where_.part = "sampling";
   fault_point({"sampling", grid_.world().rank(), where_.step},

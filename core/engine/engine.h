@@ -52,6 +52,25 @@ struct EngineStats {
   double first_token_seconds = 0;  // from the start of run(), or clear_stats()
 };
 
+// An answer that is under way, while no step is.
+struct AnswerState {
+  std::vector<int32_t> tokens;
+  int32_t draft = -1;            // the guess of the next one; -1: none
+  std::vector<Candidate> guess;  // what it was drawn from
+};
+
+// How run() may end before its time, and what is done for a later run. Without `told` there is
+// nothing of it. The same on all ranks but for `save`.
+struct Pauses {
+  // The signal that has told this rank to stop; 0: none. Looked at before each step, and by the
+  // leader's question on the other ranks.
+  std::function<int()> told;
+  // Leader, now and then: no step is under way, what state() tells of the sequences can be kept.
+  std::function<void()> save;
+  double save_seconds = 0;   // from one save to the next; 0: never
+  double ask_seconds = 0.2;  // from one question to the next
+};
+
 // For a batch: submit() everything on the leader, then run() on all ranks. For a server:
 //   leader:   while (serving) { submit() what has come; if (!engine.step()) wait, or keep_alive();
 //   }
@@ -75,6 +94,11 @@ class Engine {
   // Error(kUsage) for what can never fit. A listener of its own takes the place of run()'s.
   int32_t submit(Request request);
   int32_t submit(Request request, EngineListener listener);
+  // Likewise, an answer that goes on: its cache is computed again. Its tokens are below the
+  // vocabulary, and their listener is not called.
+  int32_t submit(Request request, EngineListener listener, AnswerState state);
+  // Leader, in Pauses::save and after run(): of a sequence that has not ended.
+  AnswerState state(int32_t id) const;
   // Leader only, likewise: ends a sequence that has not ended (FinishReason::kCancelled).
   void cancel(int32_t id);
   // Leader only: drops a sequence that has ended, with its tokens and its listener, before the next
@@ -84,6 +108,8 @@ class Engine {
   // Collective: returns on every rank when all submitted sequences have ended. The leader's
   // listener serves the sequences without one of their own.
   void run(const EngineListener& listener);
+  // The same, unless a rank is told to stop; returns the signal then, on the leader.
+  int run(const EngineListener& listener, const Pauses& pauses);
 
   // The parts of run(). Leader: one move, a step started or a step's tokens collected; false when
   // there is nothing to do.
@@ -120,7 +146,23 @@ class Engine {
     bool prefill = false;
   };
 
+  // Whether the other ranks were told to stop: the leader's question travels with a plan, the
+  // answers come back ahead of what that plan gives. No step waits for it.
+  struct Question {
+    bool open = false;     // asked, answers not taken
+    bool planned = false;  // the plan it travels with was not collected yet
+    size_t waited = 0;     // steps collected since then
+    int signal = 0;        // that some rank was told to stop by
+    std::chrono::steady_clock::time_point last;
+  };
+
   void drop_forgotten();
+  int told() const;
+  void rest();
+  void ask(StepPlan& plan);
+  void answer(const StepPlan& plan);
+  void hear(const StepPlan& plan);
+  void take_answers();
   void share(const StepPlan& plan);
   StepPlan receive_plan();
   void pass_on(Tensor message);
@@ -161,6 +203,8 @@ class Engine {
   DraftJudge judge_;
   std::vector<int32_t> hidden_places_;                 // free ones of StepPlan::hidden
   std::map<int32_t, std::vector<Candidate>> guesses_;  // what a sequence's draft was drawn from
+  Pauses pauses_;
+  Question question_;
   EngineListener common_;
   std::map<int32_t, EngineListener> own_;
   std::set<int32_t> forgotten_;  // dropped when no listener of theirs can be at work

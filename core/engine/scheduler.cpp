@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "core/base/check.h"
 
@@ -52,6 +53,17 @@ int32_t Scheduler::submit(Request request) {
   sequence.request = std::move(request);
   waiting_.insert(sequence.id);
   return sequences_.emplace(sequence.id, std::move(sequence)).first->first;
+}
+
+void Scheduler::go_on(int32_t id, std::span<const int32_t> answer, int32_t draft) {
+  Sequence& sequence = sequences_.at(id);
+  GLM_CHECK(waiting_.contains(id) && sequence.n_generated() == 0 &&
+                std::cmp_less(answer.size(), sequence.request.max_tokens),
+            "sequence {} cannot go on with {} tokens",
+            id,
+            answer.size());
+  sequence.tokens.insert(sequence.tokens.end(), answer.begin(), answer.end());
+  if (sequence.drafts) sequence.draft = draft;
 }
 
 // By age, to the data rank where a cache with the same beginning was left, else to the one with the

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "core/engine/block_allocator.h"
@@ -35,6 +36,9 @@ class Scheduler {
 
   // Throws Error(kUsage) when prompt and answer cannot fit the context or the cache, even alone.
   int32_t submit(Request request);
+  // A submitted sequence has a part of its answer already, and the guess of what follows (-1:
+  // none), as if it had given its pages back.
+  void go_on(int32_t id, std::span<const int32_t> answer, int32_t draft);
   // No sequence waits or runs.
   bool idle() const { return waiting_.empty() && running_.empty(); }
 

@@ -68,6 +68,7 @@ void check_sequence(const PlanSequence& sequence) {
 std::vector<int32_t> StepPlan::serialized() const {
   std::vector<int32_t> out = {
       kMagic, stop ? 1 : 0, draft ? 1 : 0, hidden, static_cast<int32_t>(sequences.size())};
+  if (ask) out[1] |= 2;
   for (const PlanSequence& sequence : sequences) {
     out.insert(out.end(),
                {sequence.id,
@@ -91,15 +92,15 @@ StepPlan StepPlan::deserialized(std::span<const int32_t> data) {
   const int32_t draft = reader.next();
   plan.hidden = reader.next();
   const int32_t n = reader.next();
-  const auto is_flag = [](int32_t value) { return value == 0 || value == 1; };
-  if (n < 0 || !is_flag(stop) || !is_flag(draft) || plan.hidden < -1)
+  if (n < 0 || stop < 0 || stop > 3 || draft < 0 || draft > 1 || plan.hidden < -1)
     fail(ExitCode::kCommunication,
          "a step plan begins with {}, {}, {} and {}",
          stop,
          draft,
          plan.hidden,
          n);
-  plan.stop = stop == 1;
+  plan.stop = (stop & 1) != 0;
+  plan.ask = (stop & 2) != 0;
   plan.draft = draft == 1;
   for (int32_t i = 0; i < n; ++i) {
     PlanSequence sequence;

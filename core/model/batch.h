@@ -28,6 +28,7 @@ struct PlanSequence {
 
 struct StepPlan {
   bool stop = false;  // the ranks leave the step loop
+  bool ask = false;   // each rank tells the leader whether it was told to stop
   // A pass of the MTP layer over rows of an earlier step: at each position the token that follows
   // it. Its logits guess the token behind that one (docs/speculative.md).
   bool draft = false;

@@ -12,7 +12,8 @@ Weights::Weights(const ModelConfig& config,
                  const SyntheticModel& model,
                  const Placement& placement,
                  Device& device,
-                 Ops& ops)
+                 Ops& ops,
+                 const LoadWork& work)
     : device_(device) {
   const auto start = std::chrono::steady_clock::now();
   const std::vector<TensorSpec> specs = tensor_specs(config, placement.mtp);
@@ -23,6 +24,7 @@ Weights::Weights(const ModelConfig& config,
   for (const TensorSpec& spec : specs) {
     const auto found = held_.find(spec.name);
     if (found == held_.end()) continue;
+    if (work.between) work.between();
     const auto& [slab, weight] = found->second;
     RandomRows rows = synthetic_rows(spec, {weight.dtype, weight.packing}, model.seed);
     rows.first_matrix = slab.matrices.begin;

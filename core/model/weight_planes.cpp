@@ -66,8 +66,9 @@ std::vector<WeightReader::Range> ranges_of(const PlaneRead& read, char* destinat
 
 }  // namespace
 
-PlaneReader::PlaneReader(const ModelIndex& index, bool verify, int threads) : index_(index) {
-  for (int i = 0; i < threads; ++i)
+PlaneReader::PlaneReader(const ModelIndex& index, bool verify, const LoadWork& work)
+    : index_(index), between_(work.between) {
+  for (int i = 0; i < work.threads; ++i)
     readers_.push_back(std::make_unique<WeightReader>(index, verify));
 }
 
@@ -75,7 +76,10 @@ void PlaneReader::share_out(size_t count, const std::function<void(WeightReader&
   std::atomic<size_t> next{0};
   const auto run = [&](WeightReader& reader) {
     try {
-      for (size_t i = next++; i < count; i = next++) work(reader, i);
+      for (size_t i = next++; i < count; i = next++) {
+        if (between_) between_();
+        work(reader, i);
+      }
     } catch (...) {
       next = count;  // the others need not go on
       throw;

@@ -9,6 +9,7 @@
 
 #include "core/base/device.h"
 #include "core/model/shard.h"
+#include "core/model/weights.h"
 #include "io/model_file.h"
 
 namespace glm {
@@ -25,7 +26,7 @@ struct PlaneRead {
 class PlaneReader {
  public:
   // Each thread has the file open for itself. Throws what WeightReader throws.
-  PlaneReader(const ModelIndex& index, bool verify, int threads);
+  PlaneReader(const ModelIndex& index, bool verify, const LoadWork& work);
 
   // Returns when all is in place. Throws what one of the threads threw.
   void read(const std::vector<PlaneRead>& reads, Device& device);
@@ -53,6 +54,7 @@ class PlaneReader {
   void share_out(size_t count, const std::function<void(WeightReader&, size_t)>& work);
 
   const ModelIndex& index_;
+  std::function<void()> between_;
   std::vector<std::unique_ptr<WeightReader>> readers_;
 };
 

@@ -100,7 +100,7 @@ Weights::Weights(const ModelConfig& config,
                  const Placement& placement,
                  Device& device,
                  bool verify,
-                 int threads)
+                 const LoadWork& work)
     : device_(device) {
   const auto start = std::chrono::steady_clock::now();
   const std::vector<TensorSpec> specs = tensor_specs(config, placement.mtp);
@@ -110,7 +110,7 @@ Weights::Weights(const ModelConfig& config,
   };
   const int64_t total = hold(specs, config, placement, type_of);
   const std::vector<PlaneRead> reads = allocate(specs, total);
-  PlaneReader reader(index, verify, readers(threads));
+  PlaneReader reader(index, verify, {readers(work.threads), work.between});
   reader.read(reads, device);
   bytes_read_ = reader.bytes_read();
   const GridCoord& coord = placement.coord;

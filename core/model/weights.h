@@ -24,6 +24,12 @@ struct SyntheticModel;
 // The stored types a model file states, by tensor name.
 std::map<std::string, StoredType, std::less<>> stored_types(const ModelIndex& index);
 
+struct LoadWork {
+  int threads = 1;
+  // Called between parts, by any of the threads. What it throws ends the loading. May be empty.
+  std::function<void()> between = {};
+};
+
 class Weights {
  public:
   // Reads every tensor of the table that this rank holds, with readers(threads) threads.
@@ -34,14 +40,15 @@ class Weights {
           const Placement& placement,
           Device& device,
           bool verify,
-          int threads = 1);
+          const LoadWork& work = {});
 
   // Makes them of random numbers, in place (synthetic_weights.cpp).
   Weights(const ModelConfig& config,
           const SyntheticModel& model,
           const Placement& placement,
           Device& device,
-          Ops& ops);
+          Ops& ops,
+          const LoadWork& work = {});
 
   // Threads of a rank that read at once, each with a block of its own beside the weights.
   static int readers(int threads) { return std::clamp(threads, 1, 8); }
