@@ -27,6 +27,8 @@ struct Worker {
   Worker(MpiSession& session, const Job& job, StepContext& where)
       : Worker(session.world(), job, where) {}
 
+  // Of the process before anything of the plan is allocated: texts and tokenizer are there by now.
+  const int64_t start_bytes = peak_resident_bytes();
   Device& device;
   ProcessGrid grid;
   std::unique_ptr<Ops> ops;

@@ -64,6 +64,7 @@ Worker::Worker(Communicator& world,
       model(make_model({job.config, job.placement, grid, device, *ops, weights, where}, job.model)),
       engine(grid, *model, device, job.model.limits, job.model.kv_blocks, job.config.vocab, where) {
   engine.use_drafts(job.drafts);
+  device.commit();
 }
 
 RunClock::RunClock(MpiSession& session, const Job& job, Worker& worker)
@@ -88,7 +89,9 @@ std::vector<RankReport> RunClock::reports() const {
   report.weight_bytes = worker_.weights.bytes();
   report.bytes_read = worker_.weights.bytes_read();
   report.load_seconds = worker_.weights.load_seconds();
-  report.plan_bytes = job_.plan.ranks[static_cast<size_t>(session_.world().rank())].total_bytes();
+  const RankPlan& plan = job_.plan.ranks[static_cast<size_t>(session_.world().rank())];
+  report.plan_bytes = plan.total_bytes();
+  if (plan.process_bytes > 0) report.plan_bytes += worker_.start_bytes - plan.process_bytes;
   report.peak_rss_bytes = peak_resident_bytes();
   report.run_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();

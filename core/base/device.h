@@ -47,6 +47,11 @@ class Device {
   virtual Tensor allocate(DType dtype, std::initializer_list<int64_t> dims) = 0;
   virtual int64_t allocated_bytes() const = 0;
 
+  // Makes what was allocated so far resident, so that a plan's memory is really there, and not only
+  // promised, before the work begins; start-up only. Throws Error(kResources) when it is not. GPUs
+  // do so at allocation.
+  virtual void commit() {}
+
   // Host memory for the life of the device, from and to which copies are quickest. Zeroed.
   virtual Tensor allocate_host(DType dtype, std::initializer_list<int64_t> dims) = 0;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <vector>
 
@@ -11,6 +12,7 @@ namespace glm {
 namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
+constexpr int64_t kPage = 4096;
 
 // Anonymous mappings: zeroed, touched first by whoever writes first (NUMA), huge pages where they
 // help.
@@ -47,16 +49,24 @@ class CpuDevice final : public Device {
            "smaller dtype",
            static_cast<double>(bytes) * 1e-9,
            std::strerror(errno));
-    mappings_.push_back({base, static_cast<size_t>(mapped)});
     allocated_bytes_ += bytes;
     tensor.data = base;
     if (huge) {
       const auto address = reinterpret_cast<uintptr_t>(base);
       const auto page = static_cast<uintptr_t>(kHugePage);
       tensor.data = reinterpret_cast<void*>((address + page - 1) / page * page);
-      madvise(tensor.data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+      // The rest of the last page takes small ones, so that no more is resident than was asked for.
+      madvise(tensor.data, static_cast<size_t>(bytes / kHugePage * kHugePage), MADV_HUGEPAGE);
     }
+    mappings_.push_back({base, static_cast<size_t>(mapped), tensor.data, bytes});
     return tensor;
+  }
+
+  void commit() override {
+    for (Mapping& mapping : mappings_) {
+      if (!mapping.committed) make_resident(mapping);
+      mapping.committed = true;
+    }
   }
 
   Tensor allocate_host(DType dtype, std::initializer_list<int64_t> dims) override {
@@ -74,7 +84,30 @@ class CpuDevice final : public Device {
   struct Mapping {
     void* base;
     size_t bytes;
+    void* data;  // the part that was asked for
+    int64_t data_bytes;
+    bool committed = false;
   };
+
+  static void make_resident(const Mapping& mapping) {
+    auto* const data = static_cast<uint8_t*>(mapping.data);
+    const int64_t bytes = mapping.data_bytes;
+#ifdef MADV_POPULATE_WRITE
+    const int64_t whole = (bytes + kPage - 1) / kPage * kPage;
+    if (madvise(data, static_cast<size_t>(whole), MADV_POPULATE_WRITE) == 0) return;
+    if (errno == ENOMEM)
+      fail(ExitCode::kResources,
+           "no memory left to back {:.3f} GB of this rank; use more ranks, a smaller --context or "
+           "a smaller dtype",
+           static_cast<double>(bytes) * 1e-9);
+#endif
+    // Linux before 5.14.
+    for (int64_t at = 0; at < bytes; at += kPage) {
+      volatile uint8_t* byte = data + at;
+      *byte = *byte;
+    }
+  }
+
   std::vector<Mapping> mappings_;
   int64_t allocated_bytes_ = 0;
 };
