@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "apps/chat_output.h"
+#include "apps/infer_prediction.h"
 #include "apps/infer_run.h"
 #include "apps/infer_text.h"
 #include "apps/infer_tools.h"
@@ -69,7 +70,8 @@ Json answer_json(const Job& job,
                  const Worker& worker,
                  const Leader& leader,
                  const AnswerStream& stream,
-                 const std::vector<RankReport>& reports) {
+                 const std::vector<RankReport>& reports,
+                 const Json& prediction) {
   const EngineStats& stats = worker.engine.stats();
   const bool length = worker.engine.sequence(0).finish == FinishReason::kLength;
   Json json = {{"text", stream.text()},
@@ -92,7 +94,8 @@ Json answer_json(const Job& job,
                  {"decode_tokens", stats.decode_tokens},
                  {"decode_seconds", stats.decode_seconds}}},
                {"drafts", drafts_json(job, stats)},
-               {"cost", cost_json(job, reports, stats)}};
+               {"cost", cost_json(job, reports, stats)},
+               {"prediction", prediction}};
   if (!job.options.raw && !job.options.tokens)
     json["message"] = answer_message(leader, stream, !length);
   return json;
@@ -138,8 +141,14 @@ void report(const Job& job,
             const std::vector<RankReport>& reports) {
   display.show(stream.finish(), stream.tokens().size());
   if (leader.logits) leader.logits->finish();
+  const EngineStats& stats = worker.engine.stats();
+  const MeasuredRates rates = {rate(stats.prefill_tokens, stats.prefill_seconds),
+                               rate(stats.decode_tokens, stats.decode_seconds)};
+  const Prediction prediction =
+      predict_run(job, reports, stats, {stats.prefill_tokens, stats.decode_tokens});
   if (job.options.json)
-    write_out(answer_json(job, worker, leader, stream, reports)
+    write_out(answer_json(
+                  job, worker, leader, stream, reports, prediction_json(prediction, reports, rates))
                   .dump(-1, ' ', false, Json::error_handler_t::replace) +
               "\n");
   else if (leader.text.tokenizer() != nullptr)
@@ -147,7 +156,8 @@ void report(const Job& job,
   else
     write_out(fmt::format("{}\n", fmt::join(stream.tokens(), ",")));
   const std::string summary =
-      summary_text(job, reports, worker.engine.stats(), bytes_per_token(job.config, job.stored));
+      summary_text(job, reports, stats, bytes_per_token(job.config, job.stored)) +
+      prediction_text(prediction, reports, rates);
   std::fputs(summary.c_str(), stderr);
 }
 

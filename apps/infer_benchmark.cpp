@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "apps/infer_device.h"
+#include "apps/infer_prediction.h"
 #include "apps/infer_run.h"
 #include "core/base/rng.h"
 #include "core/model/token_bytes.h"
@@ -161,6 +162,13 @@ int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
   result.operations_per_prompt_token = operations_per_prompt_token(job.config);
   result.rows_share_weights = job.options.sequences > 1 || measured.stats.drafts > 0;
   if (session.world().rank() != 0) return 0;
+  const Prediction prediction =
+      predict_run(job,
+                  measured.reports,
+                  measured.stats,
+                  {job.options.prompt_tokens, *job.options.max_tokens, job.options.sequences});
+  const MeasuredRates rates = {median(result.prefill_tokens_per_second),
+                               median(result.decode_tokens_per_second)};
   if (job.options.json) {
     const Json out = {{"benchmark", benchmark_json(job.options, result)},
                       {"model", model_json(job)},
@@ -169,13 +177,15 @@ int run_benchmark(MpiSession& session, const Job& job, StepContext& where) {
                       {"ops", measured.ops},
                       {"drafts", drafts_json(job, measured.stats)},
                       {"cost", cost_json(job, measured.reports, measured.stats)},
+                      {"prediction", prediction_json(prediction, measured.reports, rates)},
                       {"ranks", ranks_json(job, measured.reports)}};
     write_out(out.dump() + "\n");
   } else {
     write_out(benchmark_text(job.options, result));
   }
   const std::string summary =
-      summary_text(job, measured.reports, measured.stats, result.bytes_per_token);
+      summary_text(job, measured.reports, measured.stats, result.bytes_per_token) +
+      prediction_text(prediction, measured.reports, rates);
   std::fputs(summary.c_str(), stderr);
   write_record(
       job,

@@ -33,6 +33,11 @@ JobRanks measure_ranks(MpiSession& session, Device& device, std::optional<double
 // Of ranks that do not run: all alike, on one host with a core for each of their threads.
 JobRanks imagined_ranks(int count, int threads);
 
+// The parts of settling a job that need no running ranks: the opened model's config and types, and
+// what ranks can hold; then limits, division and plan on one grid, and whether that fits.
+void settle_model(Job& job, const JobRanks& ranks);
+bool settle_on(Job& job, const JobRanks& ranks, const GridShape& shape);
+
 // --capacity as bytes per rank, or what was measured. Error(kUsage) for a list of another length.
 Capacities job_capacities(const InferOptions& options, const JobRanks& ranks);
 

@@ -312,10 +312,7 @@ std::string what_would_fit(Job& job, const JobRanks& ranks) {
 }
 
 void settle_job(Job& job, const JobRanks& ranks) {
-  job.config = parse_config(job.source.texts.config, job.source.name_of("config.json"));
-  job.capacities = job_capacities(job.options, ranks);
-  settle_types(job);
-  settle_drafts(job);
+  settle_model(job, ranks);
   settle_layout(job, ranks);
   if (plan_fits(job, ranks, 10)) return;
   // Drafts are worth less than a run.
@@ -329,6 +326,19 @@ void settle_job(Job& job, const JobRanks& ranks) {
 }
 
 }  // namespace
+
+void settle_model(Job& job, const JobRanks& ranks) {
+  job.config = parse_config(job.source.texts.config, job.source.name_of("config.json"));
+  job.capacities = job_capacities(job.options, ranks);
+  settle_types(job);
+  settle_drafts(job);
+}
+
+bool settle_on(Job& job, const JobRanks& ranks, const GridShape& shape) {
+  settle_limits(job, shape.data);
+  settle_plan(job, shape, ranks);
+  return plan_fits(job, ranks, 10);
+}
 
 Job prepare_job(MpiSession& session, const InferOptions& options) {
   Job job;
