@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <utility>
 
 #include <unistd.h>
@@ -72,6 +73,13 @@ BatchLeader::BatchLeader(const Job& job)
 void BatchLeader::go_on(std::vector<BatchRequest> all) {
   const InferOptions& o = job_.options;
   state_.emplace(job_, all);
+  std::error_code none;
+  if (!state_->found() && std::filesystem::file_size(*o.output, none) > 0 && !none)
+    fail(ExitCode::kUsage,
+         "--output {} has answers already, and --state {} is not there: put it back, or name "
+         "another output (--resume in place of --state goes on with what is written)",
+         escaped(*o.output),
+         escaped(*o.state));
   output_ = std::make_unique<BatchOutput>(
       *o.output, *o.batch, state_->found(), state_->found() ? &state_->before().output : nullptr);
   n_written_ = output_->lines().size();

@@ -16,7 +16,7 @@ StepLimits step_limits(const RunOptions& options, size_t n_requests) {
   StepLimits limits;
   limits.max_context = options.context;
   limits.max_rows = options.max_rows;
-  limits.max_sequences = options.lead
+  limits.max_sequences = options.lead || options.drive
                              ? options.max_sequences
                              : std::min(options.max_sequences, static_cast<int64_t>(n_requests));
   limits.max_logits = options.max_rows;
@@ -84,7 +84,9 @@ void run_rank(Communicator& world,
     auto& target = logits[static_cast<size_t>(id)];
     target.insert(target.end(), row.begin(), row.end());
   };
-  if (!options.lead) {
+  if (options.drive) {
+    options.drive(engine, world);
+  } else if (!options.lead) {
     engine.run(listener);
   } else if (world.rank() == 0) {
     options.lead(engine);

@@ -40,6 +40,8 @@ struct RunOptions {
   // Drives the engine on the leader in place of the requests, until it is idle; stop() is called
   // for it. RunResult::answers stays empty then.
   std::function<void(Engine&)> lead = {};
+  // Likewise, on every rank and to the end.
+  std::function<void(Engine&, Communicator& world)> drive = {};
 };
 
 struct RunResult {
