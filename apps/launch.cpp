@@ -67,7 +67,7 @@ int run_ranks(int argc,
     fault_point({"finalize", session.world().rank()});
     return code;
   };
-  return run_mpi_program(argc, argv, program, start, launch.stops_on_request);
+  return run_mpi_program(argc, argv, program, start, launch.stops_on_request, timeout);
 }
 
 void write_out(const std::string& text) {

@@ -4,12 +4,10 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <condition_variable>
 #include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <limits>
-#include <mutex>
 #include <new>
 #include <optional>
 #include <thread>
@@ -19,6 +17,7 @@
 #include <unistd.h>
 
 #include "core/base/fault.h"
+#include "parallel/call_watch.h"
 #include "parallel/group_communicator.h"
 #include "parallel/mpi_launch.h"
 #include "parallel/mpi_node_board.h"
@@ -34,6 +33,7 @@ constexpr auto kLongestFarewell = std::chrono::seconds(10);
 // one ends the job before the next speaks. Without MPI_Abort the launcher needs longer for it.
 constexpr auto kTurnDelay = std::chrono::milliseconds(400);
 constexpr auto kLastTurnDelay = std::chrono::seconds(2);
+constexpr auto kFirstTurnDelay = std::chrono::seconds(5);
 constexpr int kMostTurns = 5;
 // A process that has ended may still be seen for a moment. mpirun kills a second after its signal.
 constexpr auto kGoneDelay = std::chrono::milliseconds(50);
@@ -41,6 +41,8 @@ constexpr int kMostGoneDelays = 16;
 // A rank that waits for a stopped one knows more to say than one that does not: it speaks first.
 constexpr double kLostGrace = 2.0;
 constexpr size_t kLongestLine = 4000;
+// Ranks do not start at the same moment, however short their deadlines are.
+constexpr double kLeastStartSeconds = 10.0;
 // Launchers and batch systems may each hand on the same signal: so soon it is no second one.
 constexpr auto kOneRequest = std::chrono::seconds(1);
 
@@ -92,34 +94,6 @@ void wait_for_turn(int index, std::chrono::milliseconds delay = kTurnDelay) {
   _exit(128 + signal);
 }
 
-// The deadline of calls of the MPI library that have none. `expired` ends the process.
-class LastWatch {
- public:
-  LastWatch(double seconds, const std::function<void()>& expired)
-      : thread_([this, seconds, expired] {
-          std::unique_lock lock(mutex_);
-          if (!wake_.wait_for(
-                  lock, std::chrono::duration<double>(seconds), [this] { return done_; }))
-            expired();
-        }) {}
-  ~LastWatch() {
-    {
-      const std::lock_guard lock(mutex_);
-      done_ = true;
-    }
-    wake_.notify_all();
-    thread_.join();
-  }
-  LastWatch(const LastWatch&) = delete;
-  LastWatch& operator=(const LastWatch&) = delete;
-
- private:
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  bool done_ = false;
-  std::thread thread_;
-};
-
 std::string host_name() {
   std::array<char, 256> name{};
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
@@ -155,6 +129,7 @@ struct MpiSession::Impl {
   void report_lost();
   void hear(int signal);
   void report_end();
+  void report_apart();
   void report_last();
   std::string signed_text(const std::string& text, const std::string& place) const;
 };
@@ -164,10 +139,13 @@ void MpiSession::Impl::open(int* argc, char*** argv) {
   if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
     fail(ExitCode::kCommunication, "MPI_Init_thread failed");
   own_mpi = true;
+  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+  // Until all ranks have talked to each other: the world's own calls have a deadline only then.
+  std::optional<CallWatch> watch;
+  if (size > 1) watch.emplace(options.timeout_seconds, [this] { report_apart(); });
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
   check_mpi(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  check_mpi(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
-  check_mpi(MPI_Comm_size(comm, &size), "MPI_Comm_size");
   check_mpi(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node),
             "MPI_Comm_split_type");
   check_mpi(MPI_Comm_rank(node, &node_rank), "MPI_Comm_rank");
@@ -187,7 +165,7 @@ void MpiSession::Impl::open(int* argc, char*** argv) {
 void MpiSession::Impl::close() {
   if (!own_mpi) return;
   own_mpi = false;
-  std::optional<LastWatch> watch;
+  std::optional<CallWatch> watch;
   if (size > 1) watch.emplace(options.timeout_seconds, [this] { report_last(); });
   // From here on nobody speaks for a rank that is gone, and SIGTERM ends the process as usual.
   if (board) board->stop();
@@ -272,6 +250,23 @@ void MpiSession::Impl::report_end() {
   end_by_signal(SIGTERM);
 }
 
+// On a thread of open(): there is no board yet, so ranks speak in turn.
+void MpiSession::Impl::report_apart() {
+  wait_for_turn(rank, kFirstTurnDelay);
+  write_error(
+      program,
+      {ExitCode::kCommunication,
+       fmt::format(
+           "rank {} of {} on host {} waited {:.3g} s for the others at the start; where hosts "
+           "have several networks, name the one to use, as 10.1.0.0/16 or eth0: mpirun "
+           "--mca btl_tcp_if_include NETWORK, or OMPI_MCA_btl_tcp_if_include=NETWORK",
+           rank,
+           size,
+           host,
+           options.timeout_seconds)});
+  _exit(static_cast<int>(ExitCode::kCommunication));
+}
+
 // On a thread of close(): all ranks have come to the end, but one does not leave. The board may be
 // gone, so ranks speak in turn.
 void MpiSession::Impl::report_last() {
@@ -288,12 +283,17 @@ void MpiSession::Impl::report_last() {
   _exit(static_cast<int>(ExitCode::kCommunication));
 }
 
-MpiSession::MpiSession(int* argc, char*** argv, const std::string& program, bool stops_on_request)
+MpiSession::MpiSession(int* argc,
+                       char*** argv,
+                       const std::string& program,
+                       bool stops_on_request,
+                       double start_seconds)
     : impl_(std::make_unique<Impl>()) {
   static constexpr auto kAdvice =
       "this Slurm step has several tasks, but each would be a job of one rank: launch with srun "
       "--mpi=pmix";
   impl_->program = program;
+  impl_->options.timeout_seconds = std::max(start_seconds, kLeastStartSeconds);
   if (split_slurm_step() && started_alone()) throw Error(ExitCode::kUsage, kAdvice);
   prepare_environment();
   impl_->stops_on_request = stops_on_request;
@@ -371,9 +371,10 @@ int run_mpi_program(int argc,
                     char** argv,
                     const std::string& program,
                     const std::function<int(MpiSession&)>& body,
-                    bool stops_on_request) {
+                    bool stops_on_request,
+                    double start_seconds) {
   try {
-    MpiSession session(&argc, &argv, program, stops_on_request);
+    MpiSession session(&argc, &argv, program, stops_on_request, start_seconds);
     return session.run([&] { return body(session); });
   } catch (...) {
     // No session, so no ranks to agree with: of the tasks of a Slurm step the first one speaks.

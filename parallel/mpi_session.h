@@ -24,8 +24,13 @@ class MpiSession {
   // Before MPI_Init: sets Open MPI's yield when ranks exceed cores, refuses a Slurm step of several
   // tasks that would become several worlds of one rank (Error kUsage). program: "glm_infer", for
   // the error line. stops_on_request: SIGUSR1 and SIGTERM do not end this process, they make
-  // stop_signal() say so; a second one ends it at once.
-  MpiSession(int* argc, char*** argv, const std::string& program, bool stops_on_request = false);
+  // stop_signal() say so; a second one ends it at once. start_seconds: until all ranks must have
+  // talked to each other, at least 10.
+  MpiSession(int* argc,
+             char*** argv,
+             const std::string& program,
+             bool stops_on_request = false,
+             double start_seconds = 300);
   // Finalizes MPI (never after an error: run() leaves by abort).
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;
@@ -71,7 +76,8 @@ int run_mpi_program(int argc,
                     char** argv,
                     const std::string& program,
                     const std::function<int(MpiSession& session)>& body,
-                    bool stops_on_request = false);
+                    bool stops_on_request = false,
+                    double start_seconds = 300);
 
 // More ranks than the host has cores for this job.
 bool ranks_exceed_cores(int node_size);

@@ -38,8 +38,9 @@ class Hostfile(unittest.TestCase):
         print(f"{time.monotonic() - self.start:.1f} s ", end="", flush=True)
 
     def start_job(self, *arguments, network="eth0", ranks=4):
+        chosen = ["--mca", "btl_tcp_if_include", f"{NETWORKS[network]}.0/24"] if network else []
         command = ["mpirun", "--mca", "plm_rsh_agent", AGENT, "--hostfile", self.hostfile, "-np", ranks,
-                   "--mca", "btl_tcp_if_include", f"{NETWORKS[network]}.0/24", "--mca", "oob_tcp_if_include", "10.231.0.0/24",
+                   *chosen, "--mca", "oob_tcp_if_include", "10.231.0.0/24",
                    "--mca", "oob_tcp_keepalive_time", 3, "--mca", "oob_tcp_keepalive_intvl", 1,
                    "--mca", "oob_tcp_keepalive_probes", 2,
                    INFER, "--model", self.model, "--device", "cpu", "--temperature", 0, *arguments]
@@ -92,6 +93,21 @@ class Hostfile(unittest.TestCase):
             for host, old in zip(self.hosts, before):
                 sent = {name: host.sent_bytes(name) - old[name] for name in NETWORKS}
                 self.assertGreater(sent[chosen], 4 * sent[other], sent)
+
+    def test_misleading_interface(self):
+        # The same address on every host, as Docker has it: ranks that try it reach themselves.
+        for host in self.hosts:
+            host.run("ip", "link", "add", "docker0", "type", "veth", "peer", "name", "docker1")
+            host.run("ip", "address", "add", "172.17.0.1/16", "dev", "docker0")
+            host.run("ip", "link", "set", "docker0", "up")
+            host.run("ip", "link", "set", "docker1", "up")
+        code, output = self.answer("--timeout", 5, network=None)
+        self.assertEqual(code, 5, output)
+        self.assertEqual(output.count("glm_infer: error: "), 1, output)
+        self.assertIn("waited 10 s for the others at the start", output)
+        self.assertIn("btl_tcp_if_include", output)
+        code, output = self.answer("--timeout", 5)
+        self.assertEqual(code, 0, output)
 
     def test_other_model_on_a_host(self):
         other = hosts.ROOT / "other.h5"

@@ -48,9 +48,10 @@ def enter_namespaces(needed):
 
 def run(*command, **options):
     """Ends the test where the command fails. Returns its output."""
+    command = [str(word) for word in command]
     result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
     if result.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}: code {result.returncode}\n{result.stdout}")
+        raise RuntimeError(f"{' '.join(command)}: code {result.returncode}\n{result.stdout}")
     return result.stdout
 
 
