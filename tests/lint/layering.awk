@@ -21,7 +21,7 @@ BEGIN {
   # Header pattern -> pattern of the files that may include it. Tests of the file format write
   # hostile files, so they may call HDF5 themselves; the benchmark of the exchange compares with MPI.
   fence("^(cuda|cublas|curand|cooperative_groups|mma\\.h|nvtx|nvToolsExt|cub/|thrust/)",
-        "^(kernels/cuda/|core/base/device_cuda|parallel/nccl_)", "CUDA")
+        "^(kernels/cuda/|core/base/device_cuda|parallel/nccl_|tests/support/fake_cublas)", "CUDA")
   fence("^nccl", "^(parallel/nccl_|tests/support/fake_nccl)", "NCCL")
   fence("^(mpi\\.h|mpi-ext\\.h|openmpi/)", "^(parallel/|benchmarks/bench_exchange)", "MPI")
   fence("^(hdf5|H5)", "^(io/|tests/io/|tests/apps/)", "HDF5")
