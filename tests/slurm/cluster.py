@@ -3,6 +3,7 @@
 # asks it. SPDX-License-Identifier: MIT
 import os
 import pathlib
+import shutil
 import stat
 import subprocess
 import time
@@ -102,6 +103,8 @@ class Cluster:
 
     def restart_host(self, name):
         number = self.hosts[name].number
+        # Slurm 22.05 cannot start a step with PMIx again where folders of the first one are left.
+        shutil.rmtree(self.hosts[name].folder)
         self.hosts[name] = hosts.Host(name, number, NETWORKS)
         self.start_node(name)
 

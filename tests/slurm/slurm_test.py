@@ -151,7 +151,12 @@ class Disturbed(OnCluster):
         job = self.submit("long_batch.sbatch", f"--nodes={nodes}", f"--ntasks-per-node={ranks // nodes}", *options,
                           BATCH=self.requests, ANSWERS=self.answers,
                           **{"OPTIONS": "--temperature 1 --reproducible --timeout 60", **variables})
-        hosts.wait_for("the first answer", 60, lambda: self.answers.exists() and self.answers.stat().st_size > 0)
+
+        def ready():
+            if self.cluster.show(job)["JobState"] in slurm.FINAL:
+                self.fail(self.cluster.output(job))
+            return self.answers.exists() and self.answers.stat().st_size > 0
+        hosts.wait_for("the first answer", 60, ready)
         return job
 
     def expect_answers(self):
