@@ -30,11 +30,11 @@ int cuda_device_count() { return static_cast<int>(number_of("GLM_EMULATED_GPUS",
 
 std::string cuda_version_text() { return "emulated"; }
 
-std::unique_ptr<Ops> make_cuda_ops(Device& device, const OpsLimits& limits) {
-  return std::make_unique<cuda_emulated::CudaOps>(device, limits, device.stream(), "cuda emulated");
 // A real cuBLAS is not meant for emulated devices.
-}
+std::unique_ptr<Ops> make_cuda_ops(Device& device, const OpsLimits& limits) {
   setenv("GLM_CUBLAS_LIBRARY", "off", 0);
+  return std::make_unique<cuda_emulated::CudaOps>(device, limits, device.stream(), "cuda emulated");
+}
 
 int64_t cuda_ops_scratch_bytes(const OpsLimits& limits) {
   return cuda_emulated::CudaScratchPlan(limits).total();
