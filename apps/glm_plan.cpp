@@ -211,9 +211,7 @@ void report_machine(const Command& command, const MachineSpec& spec) {
                stderr);
 }
 
-int run_measure(Command command, int argc, char** argv) {
-  description_path(command);
-  command.measure.dtypes = parse_dtypes(command.dtypes);
+int run_measure(const Command& command, int argc, char** argv) {
   if (started_alone())
     return run_program(kProgram, [&] {
       report_machine(command, measure_host(command.measure));
@@ -254,8 +252,9 @@ int run_plan(const Command& command) {
   if (!result.fits()) {
     const std::string advice = fmt::format("{}", fmt::join(result.advice, "; "));
     fail(ExitCode::kResources,
-         "no grid of {} ranks fits: rank {} needs {:.2f} GB; {}",
+         "no grid of {} rank{} fits: rank {} needs {:.2f} GB; {}",
          result.ranks.count,
+         result.ranks.count == 1 ? "" : "s",
          result.grids.front().limiting_rank,
          gigabytes(result.grids.front().largest_rank_bytes),
          advice.empty() ? "use a machine with more memory, a smaller dtype or a smaller --context"
@@ -276,8 +275,12 @@ int run(int argc, char** argv) {
       write_out(text + "\n");
       return 0;
     }
-    runs = command.measures;
-    if (runs) return 0;
+    if (command.measures) {
+      description_path(command);
+      command.measure.dtypes = parse_dtypes(command.dtypes);
+      runs = true;
+      return 0;
+    }
     if (command.show_machine) {
       PlanOptions options;
       options.machine = *command.show_machine;

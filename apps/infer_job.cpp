@@ -201,11 +201,13 @@ MemoryPlan whole_plan(const Job& job, const Division& division, const JobRanks& 
         rank.buffer_bytes += DeviceGroups::buffer_bytes({}, ranks.count);
       continue;
     }
+    if (job.source.index)  // readers are gone when the model takes its memory
+      rank.buffer_bytes = std::max(Weights::readers(job.threads) * job.source.index->block_bytes,
+                                   rank.kv_bytes + rank.buffer_bytes) -
+                          rank.kv_bytes;
     rank.buffer_bytes += ops_scratch_bytes(job.options.ops, job.threads, limits);
     if (r == 0)
       rank.buffer_bytes += Engine::buffer_bytes(job.model.limits, job.config.vocab, drafting(job));
-    if (job.source.index)
-      rank.buffer_bytes += Weights::readers(job.threads) * job.source.index->block_bytes;
   }
   return plan;
 }

@@ -84,8 +84,9 @@ int64_t posted_bytes(const ModelConfig& config,
   const int64_t vocab = (config.vocab + shape.tensor - 1) / shape.tensor + kTileRows;
   const int64_t floats =
       last ? options.limits.max_logits * vocab : options.limits.max_rows * config.hidden;
-  // Of each step that is under way. A draft pass sends logits as well.
-  const int messages = shape.pipeline * (last && placement.mtp ? 2 : 1);
+  // Of each step that is under way; rows of one of them are with the stage that has taken them. A
+  // draft pass sends logits as well.
+  const int messages = last ? shape.pipeline * (placement.mtp ? 2 : 1) : shape.pipeline - 1;
   return 4 * floats * std::min(kMostPosted, messages);
 }
 

@@ -81,7 +81,8 @@ TEST(Plan, UnequalRanks) {
                       {{"memory_gb", 40}, {"read_gb_per_s", 1555}},
                       {{"memory_gb", 80}}};
   const std::string path = machine_file("unequal", machine.dump());
-  const Json json = last_json(expect_good(planned(air_on(path, {"--json", "--tensor", "4"}))));
+  const Json json =
+      last_json(expect_good(planned(air_on(path, {"--json", "--tensor", "4", "--expert", "4"}))));
   const Json& ranks = json["plan"]["ranks"];
   const double capacity[] = {24e9, 24e9, 40e9, 80e9};
   for (size_t r = 0; r < 4; ++r) EXPECT_LE(ranks[r]["total_bytes"].get<double>(), capacity[r]) << r;
@@ -144,7 +145,7 @@ TEST(BadPlan, Machines) {
   };
   refused("", "JSON");
   refused("[1]", "object");
-  refused("{\"nodes\": 1}", "read_gb_per_s");
+  refused("{\"nodes\": 1}", "cores_per_node is missing");
   Json machine = machine_of("h200");
   machine["memory"] = 1;
   refused(machine.dump(), "memory is not a key");
@@ -188,6 +189,8 @@ TEST(Predictions, SpeedNeedsFiguresOfThisHost) {
                            "5,6,7",
                            "--max-tokens",
                            "4",
+                           "--mtp",
+                           "off",
                            "--temperature",
                            "0",
                            "--json"});
