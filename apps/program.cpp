@@ -18,6 +18,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include "apps/option_tree.h"
 #include "core/base/device.h"
 #include "git_version.h"
 #include "parallel/nccl_version.h"
@@ -62,6 +63,12 @@ int run_program(const std::string& program, const std::function<int()>& body) {
 }
 
 bool parse_options(CLI::App& app, int argc, const char* const* argv, std::string& text) {
+  // Before parsing, which may ask for more.
+  if (argc == 3 && std::string_view(argv[1]) == "--generate") {
+    text = generated_text(app, argv[2], GLM_VERSION);
+    text.pop_back();  // the end of the last line
+    return false;
+  }
   try {
     app.parse(argc, argv);
     return true;
@@ -72,7 +79,7 @@ bool parse_options(CLI::App& app, int argc, const char* const* argv, std::string
   } catch (const CLI::CallForHelp&) {
     // The help of the subcommand that was asked for.
     const auto parsed = app.get_subcommands();
-    text = (parsed.empty() ? &app : parsed.front())->help();
+    text = parsed.empty() ? app.help() : parsed.front()->help(app.get_name());
   } catch (const CLI::ParseError& error) {
     fail(ExitCode::kUsage, "{}; try --help", one_line(error.what()));
   }

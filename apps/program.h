@@ -20,7 +20,8 @@ namespace glm {
 // written is an error as well.
 int run_program(const std::string& program, const std::function<int()>& body);
 
-// Parses; false when --help or --version was asked for: then `text` holds what is to be printed.
+// Parses; false when --help, --version or, alone, --generate man|bash|zsh|fish was asked for: then
+// `text` holds what is to be printed.
 // Throws Error(kUsage) for whatever CLI11 refuses.
 bool parse_options(CLI::App& app, int argc, const char* const* argv, std::string& text);
 

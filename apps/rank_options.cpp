@@ -61,7 +61,7 @@ void add_device_options(CLI::App& app, InferOptions& o) {
              [&o](const std::string& text) { o.device = parse_devices(text); },
              "Where the ranks compute: auto (a GPU for each rank as far as there are any), cpu or "
              "cuda; one for all ranks, or one for each, e.g. cuda,cpu (default auto)")
-          ->type_name("DEVICE,..."));
+          ->type_name("auto|cpu|cuda,..."));
   group(app.add_flag(
       "--allow-shared-gpu", o.allow_shared_gpu, "Let several ranks compute on one GPU"));
   group(add_choice<NcclUse>(
