@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "apps/doctor.h"
 #include "apps/infer_run.h"
 #include "apps/launch.h"
 
@@ -10,6 +11,7 @@ namespace glm {
 namespace {
 
 int run(MpiSession& session, const InferOptions& options) {
+  if (options.doctor) return run_doctor(session, options);
   const Job job = prepare_job(session, options);
   StepContext& where = session.context();
   if (options.dry_run) return run_dry(session, job);

@@ -313,7 +313,7 @@ std::string what_would_fit(Job& job, const JobRanks& ranks) {
   return fmt::format("{}", fmt::join(advice, "; "));
 }
 
-void settle_job(Job& job, const JobRanks& ranks) {
+void settle_for(Job& job, const JobRanks& ranks) {
   settle_model(job, ranks);
   settle_layout(job, ranks);
   if (plan_fits(job, ranks, 10)) return;
@@ -342,7 +342,7 @@ bool settle_on(Job& job, const JobRanks& ranks, const GridShape& shape) {
   return plan_fits(job, ranks, 10);
 }
 
-Job prepare_job(MpiSession& session, const InferOptions& options) {
+Job begin_job(const MpiSession& session, const InferOptions& options) {
   Job job;
   job.options = options;
   const CpuShare share = cpu_share(session.node_rank(), session.node_size());
@@ -350,21 +350,40 @@ Job prepare_job(MpiSession& session, const InferOptions& options) {
   job.threads = options.threads.value_or(static_cast<int>(std::max<size_t>(1, share.cores.size())));
   job.widened = share.widened;
   if (options.reproducible) job.placement.numerics = Numerics::kReproducible;
-  job.source = shared_source(session, options);
-  if (job.source.index && !options.dry_run) compare_files(session, *job.source.index);
+  return job;
+}
 
+void share_model(MpiSession& session, Job& job) {
+  job.source = shared_source(session, job.options);
+  if (job.source.index && !job.options.dry_run) compare_files(session, *job.source.index);
+}
+
+void settle_job(MpiSession& session, Job& job) {
+  const InferOptions& options = job.options;
   const bool planned = options.dry_run && options.ranks.has_value();
-  job.device = planned ? make_cpu_device() : open_device(session, options);
   const JobRanks ranks = planned ? imagined_ranks(*options.ranks, job.threads)
                                  : measure_ranks(session, *job.device, options.memory_fraction);
   for (size_t r = 0; r < static_cast<size_t>(ranks.count); ++r)
     job.uses_gpus = job.uses_gpus || ranks.on_gpu(r);
-  const auto settle = [&] { settle_job(job, ranks); };
+  const auto settle = [&] { settle_for(job, ranks); };
   const bool root = session.world().rank() == 0;
   session.on_root(settle);
   if (!root) settle();
   job.placement =
       job.division.placement(planned ? 0 : session.world().rank(), job.placement.numerics);
+}
+
+void settle_alone(Job& job) {
+  settle_for(job, imagined_ranks(1, job.threads));
+  job.placement = job.division.placement(0, job.placement.numerics);
+}
+
+Job prepare_job(MpiSession& session, const InferOptions& options) {
+  Job job = begin_job(session, options);
+  share_model(session, job);
+  const bool planned = options.dry_run && options.ranks.has_value();
+  job.device = planned ? make_cpu_device() : open_device(session, options);
+  settle_job(session, job);
   return job;
 }
 

@@ -45,6 +45,16 @@ struct Job {
 // models.
 Job prepare_job(MpiSession& session, const InferOptions& options);
 
+// The parts of prepare_job(), for what judges them one by one. Collective, in this order.
+// Cores and threads of this rank.
+Job begin_job(const MpiSession& session, const InferOptions& options);
+// Opens the model on rank 0, shares it, and compares the files of all hosts.
+void share_model(MpiSession& session, Job& job);
+// On job.device: grid, limits, plan, and what of it is this rank's.
+void settle_job(MpiSession& session, Job& job);
+// The same for a job of one rank that runs beside others: not collective, and it always fits.
+void settle_alone(Job& job);
+
 // Refuses a plan that exceeds a rank's --capacity: Error(kResources) names the first such rank.
 void check_capacity(const Job& job);
 

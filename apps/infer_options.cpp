@@ -283,9 +283,14 @@ ParsedCommand parse_infer_command(int argc, char** argv) {
   add_rank_options(app, command.options);
   add_report_options(app, command.options);
   command.options.command_line.assign(argv, argv + argc);
+  const CLI::App* doctor = add_doctor_command(app, command.options);
   try {
     if (!parse_options(app, argc, argv, command.text)) {
       command.kind = ParsedCommand::Kind::kText;
+      return command;
+    }
+    if (doctor->parsed()) {
+      settle_doctor(app, *doctor, command.options);
       return command;
     }
     settle_chat(command.options);

@@ -92,6 +92,10 @@ struct InferOptions {
   int repeat = 5;
   int64_t sequences = 1;  // of the benchmark, at once
   bool roofs = true;      // it measures them
+
+  // glm_infer doctor
+  bool doctor = false;
+  double self_test_seconds = 4;
 };
 
 struct ParsedCommand : Launch {
@@ -105,5 +109,9 @@ void add_rank_options(CLI::App& app, InferOptions& options);
 // --mtp, in no group of the help.
 void add_mtp_option(CLI::App& app, InferOptions& options);
 void judge_rank_options(const InferOptions& options);
+
+// The word doctor, and what its options come to where it was given.
+CLI::App* add_doctor_command(CLI::App& app, InferOptions& options);
+void settle_doctor(const CLI::App& app, const CLI::App& doctor, InferOptions& options);
 
 }  // namespace glm

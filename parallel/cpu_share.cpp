@@ -105,7 +105,7 @@ CpuShare cpu_share(int node_rank, int node_size) {
   std::vector<int> node = launcher_cores();
   if (own.empty()) fail(ExitCode::kRuntime, "cannot read the CPU mask: {}", std::strerror(errno));
   if (node.empty()) {
-    if (bound_by_slurm()) return {own, false};
+    if (bound_by_slurm()) return {own, false, own, own};
     node = own;
   }
   const auto cores = static_cast<int64_t>(node.size());
@@ -118,9 +118,9 @@ CpuShare cpu_share(int node_rank, int node_size) {
     end = begin + 1;
   }
   // Bound to as many cores as the share has: the launcher was told which.
-  if (static_cast<int64_t>(own.size()) == end - begin && own.size() > 1) return {own, false};
-  CpuShare share;
-  share.cores.assign(node.begin() + begin, node.begin() + end);
+  if (static_cast<int64_t>(own.size()) == end - begin && own.size() > 1)
+    return {own, false, own, node};
+  CpuShare share{{node.begin() + begin, node.begin() + end}, false, own, node};
   share.widened = own.size() < share.cores.size();
   return share;
 }

@@ -86,7 +86,9 @@ bool ranks_exceed_cores(int node_size);
 // to one) divided by the ranks of the node.
 struct CpuShare {
   std::vector<int> cores;
-  bool widened = false;  // the mask of the process was narrower
+  bool widened = false;    // the mask of the process was narrower
+  std::vector<int> given;  // the mask of the process
+  std::vector<int> host;   // what all ranks of the host share
 };
 CpuShare cpu_share(int node_rank, int node_size);
 // Sets the process mask to `cores` (before threads start).

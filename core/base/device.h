@@ -102,6 +102,8 @@ std::unique_ptr<Device> make_cuda_device(int index, double timeout_seconds);
 int cuda_device_count();
 // Device::id() of a GPU of which no device was made yet.
 std::string cuda_device_id(int index);
+// Its UUID as nvidia-smi -L prints it: "GPU-5d3b8b44-...".
+std::string cuda_device_uuid(int index);
 // "13.0 (driver 13.0)", "13.0 (no driver)" or "not built in".
 std::string cuda_version_text();
 

@@ -11,6 +11,8 @@ int cuda_device_count() { return 0; }
 
 std::string cuda_device_id(int) { return {}; }
 
+std::string cuda_device_uuid(int) { return {}; }
+
 std::string cuda_version_text() { return "not built in"; }
 
 }  // namespace glm

@@ -53,6 +53,8 @@ void set_action(FaultPlan& plan, const std::string& text) {
     plan.action = FaultAction::kThrow;
   else if (name == "corrupt")
     plan.action = FaultAction::kCorrupt;
+  else if (name == "skew")
+    plan.action = FaultAction::kSkew;
   else
     refuse(text);
 }

@@ -10,7 +10,7 @@
 
 namespace glm::testing_support {
 
-enum class FaultAction { kKill, kStop, kExit, kThrow, kSleep, kCorrupt };
+enum class FaultAction { kKill, kStop, kExit, kThrow, kSleep, kCorrupt, kSkew };
 
 struct FaultPlan {
   int rank = 0;

@@ -17,16 +17,29 @@ namespace glm {
 
 namespace {
 
+void write(Tensor data, std::vector<uint8_t>& bytes) {
+  if (data.device == nullptr || data.device->is_host()) {
+    std::memcpy(data.data, bytes.data(), bytes.size());
+    return;
+  }
+  data.device->copy(data.reshaped({data.elements()}),
+                    host_tensor(bytes.data(), data.dtype, {data.elements()}));
+  data.device->wait();
+}
+
 // All bits set: NaN in every float type, -1 in every integer.
 void corrupt(Tensor data) {
   std::vector<uint8_t> ones(static_cast<size_t>(data.bytes()), 0xff);
-  if (data.device == nullptr || data.device->is_host()) {
-    std::memcpy(data.data, ones.data(), ones.size());
-    return;
-  }
-  const Tensor bytes = data.reshaped({data.elements()});
-  data.device->copy(bytes, host_tensor(ones.data(), data.dtype, {data.elements()}));
-  data.device->wait();
+  write(data, ones);
+}
+
+// Ones everywhere: numbers that look well and are wrong.
+void skew(Tensor data) {
+  if (data.dtype != DType::kF32) fail(ExitCode::kUsage, "GLM_FAULT: skew is for numbers in f32");
+  const std::vector<float> ones(static_cast<size_t>(data.elements()), 1.0f);
+  std::vector<uint8_t> bytes(static_cast<size_t>(data.bytes()));
+  std::memcpy(bytes.data(), ones.data(), bytes.size());
+  write(data, bytes);
 }
 
 }  // namespace
@@ -55,6 +68,9 @@ void fault_point(const FaultPlace& place, Tensor data) {
       if (data.absent() || data.bytes() == 0)
         fail(ExitCode::kUsage, "GLM_FAULT: nothing to corrupt at {}", place.point);
       corrupt(data);
+      return;
+    case FaultAction::kSkew:
+      if (!data.absent() && data.bytes() > 0) skew(data);
       return;
   }
 }

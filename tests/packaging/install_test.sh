@@ -45,8 +45,8 @@ check_options() { # PROGRAM MAN BASH ZSH FISH COMMAND...
     found=$((found + 1))
     # In the page a hyphen is a minus sign.
     if ! grep -qF -- "\\fB${option//-/\\-}\\fR" "$man"; then wrong "$man: no $option"; fi
-    if ! grep -qE -- "[' ]$option[' ]" "$bash"; then wrong "$bash: no $option"; fi
-    if ! grep -qF -- "$option[" "$zsh"; then wrong "$zsh: no $option"; fi
+    if ! grep -qE -- "[' ]${option}[' ]" "$bash"; then wrong "$bash: no $option"; fi
+    if ! grep -qF -- "${option}[" "$zsh"; then wrong "$zsh: no $option"; fi
     if ! grep -qE -- " -l ${option#--}( |$)" "$fish"; then wrong "$fish: no $option"; fi
   done < <(sed -nE 's/^ +(-[A-Za-z],)?(--[a-z][a-z-]*).*/\2/p' <<< "$help" | sort -u)
   if [ "$found" -lt 2 ]; then wrong "$program $*: only $found options in --help"; fi

@@ -26,6 +26,8 @@ std::unique_ptr<Device> make_cuda_device(int index, double timeout_seconds) {
 
 std::string cuda_device_id(int index) { return fmt::format("emulated {}", index); }
 
+std::string cuda_device_uuid(int index) { return fmt::format("GPU-emulated-{}", index); }
+
 int cuda_device_count() { return static_cast<int>(number_of("GLM_EMULATED_GPUS", 1)); }
 
 std::string cuda_version_text() { return "emulated"; }
