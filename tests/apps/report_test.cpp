@@ -186,7 +186,9 @@ TEST_P(LargeModel, IsDivided) {
   EXPECT_GT(model, 2.0e8);
   for (const Json& rank : json["ranks"]) {
     EXPECT_LT(rank["weight_bytes"].get<double>(), 0.4 * model);
-    EXPECT_LT(rank["peak_rss_bytes"].get<double>(), 0.6 * model) << rank.dump();
+    // Buffers are as large as a step may become, and resident.
+    const double peak = rank["peak_rss_bytes"].get<double>() - rank["buffer_bytes"].get<double>();
+    EXPECT_LT(peak, 0.5 * model) << rank.dump();
   }
 }
 
