@@ -189,7 +189,7 @@ MemoryPlan whole_plan(const Job& job, const Division& division, const JobRanks& 
   request.stored = job.stored;
   MemoryPlan plan = plan_division(job.config, division, request);
   plan.mtp_believed = job.with_mtp && !job.source.index && !job.source.synthetic;
-  const OpsLimits limits = ops_limits(job.config, division.shape, job.model.limits);
+  const OpsLimits limits = job_ops_limits(job, division.shape);
   for (size_t r = 0; r < plan.ranks.size(); ++r) {
     RankPlan& rank = plan.ranks[r];
     rank.buffer_bytes = model_scratch_bytes(
@@ -340,6 +340,16 @@ bool settle_on(Job& job, const JobRanks& ranks, const GridShape& shape) {
   settle_limits(job, shape.data);
   settle_plan(job, shape, ranks);
   return plan_fits(job, ranks, 10);
+}
+
+OpsLimits job_ops_limits(const Job& job, const GridShape& shape) {
+  OpsLimits limits = ops_limits(job.config, shape, job.model.limits);
+  limits.fast = job.placement.numerics != Numerics::kReproducible;
+  // Embeddings and heads meet few rows.
+  for (const auto& [name, stored] : job.stored)
+    if (name != "embedding" && name != "head")
+      limits.half_weights |= stored.dtype == DType::kF16 || stored.dtype == DType::kBF16;
+  return limits;
 }
 
 Job begin_job(const MpiSession& session, const InferOptions& options) {

@@ -55,6 +55,9 @@ void settle_job(MpiSession& session, Job& job);
 // The same for a job of one rank that runs beside others: not collective, and it always fits.
 void settle_alone(Job& job);
 
+// What the operations of a rank have room and leave for.
+OpsLimits job_ops_limits(const Job& job, const GridShape& shape);
+
 // Refuses a plan that exceeds a rank's --capacity: Error(kResources) names the first such rank.
 void check_capacity(const Job& job);
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <cstdio>
 #include <optional>
 #include <utility>
 
@@ -56,14 +57,13 @@ Worker::Worker(Communicator& world,
                const std::function<int()>& told)
     : device(*job.device),
       grid(world, job.placement.shape, device_link(job, where)),
-      ops(make_ops(job.options.ops,
-                   device,
-                   job.threads,
-                   ops_limits(job.config, job.placement.shape, job.model.limits))),
+      ops(make_ops(job.options.ops, device, job.threads, job_ops_limits(job, job.placement.shape))),
       weights(load_weights(world, job, device, *ops, told)),
       model(make_model({job.config, job.placement, grid, device, *ops, weights, where}, job.model)),
       engine(grid, *model, device, job.model.limits, job.model.kv_blocks, job.config.vocab, where) {
   engine.use_drafts(job.drafts);
+  if (world.rank() == 0 && !ops->note().empty())
+    std::fputs(fmt::format("glm_infer: note: {}\n", ops->note()).c_str(), stderr);
   device.commit();
 }
 

@@ -156,7 +156,7 @@ void bench_attention(const Bench& bench) {
     if (!shape.benchmark) continue;
     const HeadLayout heads = shape.layout();
     for (const KvDType dtype : {KvDType::kF16, KvDType::kQ8}) {
-      for (const int n_rows : {1, 64}) {
+      for (const int n_rows : {1, 64, 2048}) {
         constexpr int kContext = 4096;
         const std::string name = fmt::format("attention {} {} context {} rows {}",
                                              shape.name,
@@ -166,6 +166,7 @@ void bench_attention(const Bench& bench) {
         if (!bench.report.wants(name)) continue;
         const Place place(bench.options);
         Device& device = *place.device;
+        if (n_rows > 64 && device.is_host()) continue;  // seconds each, and no other code
         constexpr int kPages = kContext / kKvBlockTokens;
         const int64_t bytes = kPages * KvLayer::page_bytes(dtype, shape.n_kv_heads, shape.head_dim);
         const Tensor keys = device.allocate(DType::kU8, {bytes});

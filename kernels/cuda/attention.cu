@@ -3,6 +3,7 @@
 // has one row of a step and the query heads that share a key-value head, so that a key or value is
 // read once for all of them. With few rows the splits of a row are blocks of their own and are
 // merged by merge_splits; with many rows a block walks its row's splits. The bits are the same.
+// attention_tiles.cu takes over sequences with many rows where it may.
 // Pages are those of kernels/cpu/kv_page.h: keys [head][element][16], values [head][16][element].
 // SPDX-License-Identifier: MIT
 #include "kernels/cuda/kv.h"

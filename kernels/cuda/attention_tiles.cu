@@ -1,11 +1,8 @@
 // Attention of many neighbouring rows on tensor cores: a block has 64 queries (pairs of a row and a
 // head that shares the block's key-value head) and walks tiles of 64 positions, which begin at
-// absolute multiples of 64, with a running maximum per query. Sums are f32; queries, keys, weights
-// and values are rounded to f16, with an f32 cache cut into two bf16 each (docs/numerics.md). A
-// query's bits do not depend on the others, nor on how a prompt is cut, as long as it comes here.
-// Keys stand in the cache as [element][16 positions], values as [16 positions][element]: both are
-// what ldmatrix.trans wants, so pages go to shared memory as they are. 16-byte pieces of a row of
-// shared memory stand exchanged (piece ^ row % 8), so that eight rows are read without conflicts.
+// absolute multiples of 64, with a running maximum per query (docs/numerics.md). A query's bits do
+// not depend on the others, nor on how a prompt is cut, as long as it comes here; but a value that
+// is not finite shows in all queries whose tile holds it.
 // SPDX-License-Identifier: MIT
 #include "kernels/cuda/kv.h"
 #include "kernels/cuda/launch.h"
@@ -142,7 +139,10 @@ GLM_DEVICE void read_piece(const typename Element<kPlane>::Type* from,
   for (int i = 0; i < kPiece; ++i) x[i] = i < count ? Element<kPlane>::value(from[i]) : 0.0f;
 }
 
-// A tile of keys, [part][element][64], and of values, [part][64][element], in shared memory.
+// A tile of keys, [part][element][64], and of values, [part][64][element], in shared memory. Both
+// stand in the cache as ldmatrix.trans wants them (kernels/cpu/kv_page.h), so pages go there as
+// they are. 16-byte pieces of a row stand exchanged (piece ^ row % 8), so that eight rows are read
+// without conflicts.
 template <KvPlane kPlane, int kDim>
 struct Tile {
   using Type = typename Element<kPlane>::Type;

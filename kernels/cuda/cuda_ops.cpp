@@ -466,7 +466,8 @@ void CudaOps::do_attention(
   if (a.n_splits > 1 && partial_bytes <= plan_.partials) a.partials = partials_;
   // The one place that chooses: sequences with many rows go to tensor cores where bits may differ
   // from the CPU's; which of the step's they are is known on the device only.
-  const bool tiles = fast_ && rows.n_rows >= cuda::kTileRows && heads.head_dim <= cuda::kMaxTileDim;
+  const int longest = rows.n_rows - rows.n_spans + 1;  // every sequence has a row
+  const bool tiles = fast_ && longest >= cuda::kTileRows && heads.head_dim <= cuda::kMaxTileDim;
   if (tiles) {
     a.tile_rows = cuda::kTileRows;
     cuda::attention_tiles(a, plane_of(cache.dtype), rows.n_rows, stream_);

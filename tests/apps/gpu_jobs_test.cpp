@@ -81,6 +81,36 @@ TEST(GpuJobs, ReproducibleTextsAreThoseOfTheCpu) {
     EXPECT_EQ(expect_good(infer_on_gpus(gpus, ranks, args)).out, text) << gpus << " of " << ranks;
 }
 
+int times(const std::string& text, const std::string& part) {
+  int n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+TEST(GpuJobs, SayOnceThatThereIsNoCublas) {
+  const Outcome without = expect_good(infer_on_gpus(2, 2, question("bf16")));
+  EXPECT_EQ(without.out, kParis);
+  EXPECT_EQ(times(without.err, "without cuBLAS"), 1) << without.err;
+  const Outcome quantized = expect_good(infer_on_gpus(1, 0, question("q40")));
+  EXPECT_EQ(times(quantized.err, "cuBLAS"), 0) << quantized.err;
+  const Outcome serial = expect_good(infer_on_gpus(1, 0, question("bf16", {"--reproducible"})));
+  EXPECT_EQ(times(serial.err, "cuBLAS"), 0) << serial.err;
+}
+
+TEST(GpuJobs, TakeCublasWhereItIs) {
+#if defined(GLM_FAKE_CUBLAS_LIBRARY)
+  Command command = infer_on_gpus(1, 0, question("bf16", {"--json"}));
+  command.env.emplace_back("GLM_CUBLAS_LIBRARY", GLM_FAKE_CUBLAS_LIBRARY);
+  const Outcome outcome = expect_good(command);
+  const Json json = last_json(outcome);
+  EXPECT_EQ(json["ops"], "cuda emulated, cuBLAS 99.1.2");
+  EXPECT_EQ(json["text"], kParis.substr(0, kParis.size() - 1));
+  EXPECT_EQ(times(outcome.err, "without"), 0) << outcome.err;
+#else
+  GTEST_SKIP() << "built without the header of cuBLAS";
+#endif
+}
+
 TEST(GpuJobs, OneGpuForTwoRanksMustBeAskedFor) {
   expect_error(infer_on_gpus(1, 2, question("q40", {"--device", "cuda"})),
                2,

@@ -1,7 +1,9 @@
 // Whole models on the CUDA kernels and the emulated GPU: logits and greedy tokens to the bit those
 // of the CPU, alone, beside ranks that compute on the CPU, and on several GPUs.
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -24,13 +26,14 @@ struct Case {
 };
 
 // Ranks below `n_gpus` have one, the others compute on the CPU.
-RunOptions with_gpus(RunOptions options, int n_gpus) {
+RunOptions with_gpus(RunOptions options, int n_gpus, bool fast = false) {
   options.device_of_rank = [n_gpus](int rank) -> std::unique_ptr<Device> {
     if (rank < n_gpus) return std::make_unique<EmulatedDevice>(rank);
     return make_cpu_device();
   };
-  options.ops_of_rank = [](int, Device& device, const OpsLimits& limits) -> std::unique_ptr<Ops> {
+  options.ops_of_rank = [fast](int, Device& device, OpsLimits limits) -> std::unique_ptr<Ops> {
     if (device.is_host()) return make_ops(OpsKind::kAuto, device, 1, limits);
+    limits.fast = fast;
     return std::make_unique<cuda_emulated::CudaOps>(device, limits, device.stream(), "emulated");
   };
   return options;
@@ -73,6 +76,28 @@ TEST_P(CudaModel, HasTheBitsOfTheCpu) {
   expect_same(run(options), expected);
   options.max_rows = 5;
   expect_same(run(options), expected);
+}
+
+// Attention of the prompt on tensor cores: other bits, the same tokens. With f32 weights, as any
+// difference can change how quantised activations are rounded.
+TEST_P(CudaModel, AnswersAlikeWhenItMayLeaveTheBits) {
+  RunOptions options;
+  options.kv_dtype = GetParam().kv_dtype;
+  ASSERT_GE(request_.prompt.size(), 32u);
+  const fs::path model = converted(folder_, DType::kF32);
+  const RunResult expected = run_on_threads(model, options, {request_});
+  const RunResult actual = run_on_threads(model, with_gpus(options, 1, true), {request_});
+  EXPECT_EQ(actual.answers, expected.answers);
+  const std::vector<float>& want = expected.logits.at(0);
+  ASSERT_EQ(actual.logits.at(0).size(), want.size());
+  double largest = 0, difference = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    largest = std::max(largest, std::fabs(double{want[i]}));
+    difference = std::max(difference, std::fabs(double{want[i]} - double{actual.logits[0][i]}));
+  }
+  EXPECT_GT(difference, 0);
+  const double bound = GetParam().kv_dtype == KvDType::kF32 ? 1e-4 : 0.01;
+  EXPECT_LT(difference, bound * largest);
 }
 
 // All steps but the prompt's and the first decode are replays of the one that was recorded.
