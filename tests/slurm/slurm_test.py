@@ -211,8 +211,8 @@ class Minutes(Disturbed):
     """The same at the pace of Slurm's own clock."""
 
     def test_time_limit(self):
-        self.ask(2500)
-        job = self.submit_batch("--time=1", "--signal=B:USR1@30")
+        self.ask(9000)
+        job = self.submit_batch("--time=2", "--signal=B:USR1@40")
         outcome = self.finish(job, "COMPLETED", 1200)
         self.assertGreater(int(outcome.shown["Restarts"]), 0, outcome.text)
         self.expect_answers()
