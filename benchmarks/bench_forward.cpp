@@ -86,7 +86,8 @@ class Forward {
       return std::make_unique<Weights>(config_, *source_.synthetic, placement_, device_, *ops_);
     if (!source_.index)
       fail(ExitCode::kUsage, "{}: neither a model file nor a .json", escaped(source_.path));
-    return std::make_unique<Weights>(config_, *source_.index, placement_, device_, true, threads);
+    return std::make_unique<Weights>(
+        config_, *source_.index, placement_, device_, true, LoadWork{threads});
   }
 
   void fill(int64_t position, int64_t rows, int64_t n) {
