@@ -45,11 +45,11 @@ class Hostfile(unittest.TestCase):
                    "--mca", "oob_tcp_keepalive_probes", 2,
                    INFER, "--model", self.model, "--device", "cpu", "--temperature", 0, *arguments]
         return subprocess.Popen([str(word) for word in command], text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+                                stderr=subprocess.PIPE)
 
     def finish(self, job, seconds=60):
         """Exit code and output; no rank is left behind."""
-        text = job.communicate(timeout=seconds)[0]
+        text = "".join(job.communicate(timeout=seconds))
         hosts.wait_for("the end of all ranks", 5, lambda: not hosts.processes("glm_infer"))
         return job.returncode, text
 
@@ -67,7 +67,7 @@ class Hostfile(unittest.TestCase):
         hosts.wait_for("the first answer", 30,
                        lambda: job.poll() is not None or answers.exists() and answers.stat().st_size > 0)
         if job.poll() is not None:
-            self.fail(job.communicate()[0])
+            self.fail("".join(job.communicate()))
         return job
 
     def expect_refused(self, texts):
